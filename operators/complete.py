@@ -1,0 +1,41 @@
+"""`complete`: what happens once the turn is stored."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from .operator import Operator, Stage, bind_turn, name_of
+
+if TYPE_CHECKING:
+    from .turn import TurnContext
+
+
+def complete(
+    function: Callable[..., object], /, *, name: str | None = None
+) -> Operator:
+    """Call `function(record)` after persist, before the terminal event.
+
+    Only where the source was drained and nothing before it raised. Its own errors are
+    logged and change nothing. With a second required parameter it also gets the turn.
+
+    Order: after `persist`.
+    """
+    bind = bind_turn(function)
+    label = name or f"complete({name_of(function)})"
+
+    def open_(turn: TurnContext) -> Stage:
+        bound = function if bind is None else bind(turn)
+
+        async def settle() -> None:
+            try:
+                value: Any = bound(turn.record())
+                if inspect.isawaitable(value):
+                    await value
+            except Exception as exc:
+                turn.log(f"{label} raised", exc, operator=label)
+
+        return Stage(settle=settle)
+
+    return Operator(label, open_, detail={"kind": "complete"})

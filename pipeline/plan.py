@@ -1,0 +1,371 @@
+"""The plan: a chain of stages compiled into one flat async generator.
+
+The source text is generated from the chain's *shape* (what each stage is, never which
+functions it holds), cached by it, and registered with `linecache`, so a traceback shows
+the line of the operator. One `try` stands around the whole loop: the line at which an
+exception left it tells whose it is (`Segment.owners`), which costs the hot path nothing.
+"""
+
+from __future__ import annotations
+
+import linecache
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
+from types import CodeType, TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+import orjson
+
+if TYPE_CHECKING:
+    from operators.operator import Operator, Stage
+
+Mode: TypeAlias = Literal["events", "ndjson", "wire"]
+
+SOURCE: Final = -1
+EVENT: Final = -2
+ENCODE: Final = -3
+READER: Final = -4
+"""Owners of a generated line, beside the operators' positions."""
+
+StageKey: TypeAlias = tuple[str, str, bool, bool, str]
+"""(name, shape, awaits, has types, on_error) of one fusable stage; shape "" for none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One generated function: what it does with one stretch of the chain."""
+
+    function: Callable[..., Any]
+    code: CodeType
+    owners: tuple[int | None, ...]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The segments of a turn, in order; the last one is what the reader iterates."""
+
+    segments: tuple[Segment, ...]
+    spans: tuple[tuple[int, int], ...]
+    boundaries: tuple[int, ...]
+
+    def owner(self, traceback: TracebackType | None) -> int:
+        """Tell whose line an exception left: an operator's position, or SOURCE...READER.
+
+        The innermost line in generated code counts: an error of the source surfaces in
+        every segment after it.
+        """
+        codes = {segment.code: segment for segment in self.segments}
+        found = READER
+        while traceback is not None:
+            segment = codes.get(traceback.tb_frame.f_code)
+            if segment is not None:
+                owner = segment.owners[traceback.tb_lineno]
+                if owner is not None:
+                    found = owner
+            traceback = traceback.tb_next
+        return found
+
+    def outer(self, traceback: TracebackType | None) -> int:
+        """Tell the owner of the line of the outermost segment."""
+        last = self.segments[-1]
+        while traceback is not None:
+            if traceback.tb_frame.f_code is last.code:
+                owner = last.owners[traceback.tb_lineno]
+                return READER if owner is None else owner
+            traceback = traceback.tb_next
+        return READER
+
+
+def compile_plan(
+    operators: Sequence[Operator], stages: Sequence[Stage], mode: Mode
+) -> Plan:
+    """Compile the stages of a turn; a shape seen before costs one look-up."""
+    key = tuple(
+        [
+            (
+                op.name,
+                "through"
+                if stage.through is not None
+                else ""
+                if stage.on_event is None
+                else stage.shape,
+                stage.lists if stage.through is not None else stage.awaits,
+                stage.types is not None,
+                stage.on_error,
+            )
+            for op, stage in zip(operators, stages, strict=True)
+        ]
+    )
+    envelope = -1
+    for k, stage in enumerate(stages):
+        if stage.envelope is not None:
+            envelope = k
+    return plan_of(key, envelope, mode)
+
+
+@lru_cache(maxsize=512)
+def plan_of(key: tuple[StageKey, ...], envelope: int, mode: Mode) -> Plan:
+    """Generate the segments of one shape."""
+    boundaries = tuple(k for k, stage in enumerate(key) if stage[1] == "through")
+    edges = (-1, *boundaries, len(key))
+    spans = tuple((a + 1, b) for a, b in zip(edges, edges[1:], strict=False))
+    segments = tuple(
+        _Emitter(
+            key,
+            span,
+            mode if last else "lists" if key[span[1]][2] else "events",
+            envelope if last else -1,
+            index=j,
+            last=last,
+        ).segment()
+        for j, span in enumerate(spans)
+        for last in (j == len(spans) - 1,)
+    )
+    return Plan(segments, spans, boundaries)
+
+
+_serial = count(1)
+_NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
+
+
+class _Emitter:
+    """Writes one segment, remembering for each line whose it is."""
+
+    def __init__(
+        self,
+        key: tuple[StageKey, ...],
+        span: tuple[int, int],
+        mode: str,
+        envelope: int,
+        *,
+        index: int,
+        last: bool,
+    ) -> None:
+        self.key = key
+        self.start, self.stop = span
+        self.mode = mode
+        self.envelope = envelope
+        self.index = index
+        self.last = last
+        self.lines: list[str] = []
+        self.owners: list[int | None] = [None]
+        self.started_sent = False
+
+    def line(self, depth: int, text: str, owner: int | None = None) -> None:
+        self.lines.append("    " * depth + text)
+        self.owners.append(owner)
+
+    def local(self, k: int) -> str:
+        return f"{re.sub(r'[^0-9A-Za-z]+', '_', self.key[k][0]).strip('_')}_{k + 1}"
+
+    def segment(self) -> Segment:
+        if self.last:
+            self.body()
+        else:
+            self.inner()
+        text = "\n".join(self.lines) + "\n"
+        first, last = self.start + 1, self.stop
+        filename = f"<turnpipe plan {next(_serial)}: operators {first}-{last}>"
+        linecache.cache[filename] = (
+            len(text),
+            None,
+            text.splitlines(keepends=True),  # our own text: it has no other separators
+            filename,
+        )
+        names: dict[str, Any] = {}
+        exec(compile(text, filename, "exec"), names)  # noqa: S102 - as attrs does
+        function = names["body" if self.last else "segment"]
+        return Segment(function, function.__code__, tuple(self.owners), text)
+
+    # -- the head: operators as locals
+
+    def locals(self, depth: int) -> None:
+        for k in range(self.start, self.stop):
+            if self.key[k][1]:
+                self.line(depth, f"{self.local(k)} = stages[{k}].on_event")
+                if self.key[k][3]:
+                    self.line(depth, f"types_{k + 1} = stages[{k}].types")
+
+    def guarded(self, k: int) -> bool:
+        return self.key[k][1] == "tap" and self.key[k][4] != "fail"
+
+    # -- one event through the operators
+
+    def operators(
+        self, depth: int, start: int, sink: Callable[[int], None], *, kind: bool = False
+    ) -> None:
+        """Emit what one `event` meets from operator `start` on; `sink` ends it."""
+        fresh = kind
+        for k in range(start, self.stop):
+            name, shape, awaits, typed, _ = self.key[k]
+            if not shape:
+                continue
+            call = f"{'await ' if awaits else ''}{self.local(k)}(event)"
+            note = f"  # {k + 1} {name}".replace("\n", " ")
+            inside = depth
+            if typed:
+                if not fresh:
+                    self.line(depth, 'kind = event.get("type")', EVENT)
+                    fresh = True
+                if shape != "flat_map":
+                    self.line(depth, f"if kind in types_{k + 1}:", EVENT)
+                    inside += 1
+            if shape == "tap":
+                self.tap(inside, k, call, note)
+            elif shape in ("map", "filter_map"):
+                self.line(inside, f"event = {call}{note}", k)
+                if shape == "filter_map":
+                    self.line(inside, "if event is None:", k)
+                    self.line(inside + 1, "continue", k)
+                self.line(inside, "if event.__class__ is not dict:", k)
+                self.line(inside + 1, f"event = checked(event, {name!r})", k)
+                fresh = typed
+                if typed:
+                    self.line(inside, 'kind = event.get("type")', EVENT)
+            elif shape == "filter":
+                self.line(inside, f"if not {call}:{note}", k)
+                self.line(inside + 1, "continue", k)
+            else:
+                if typed:
+                    call = f"{call} if kind in types_{k + 1} else (event,)"
+                self.line(inside, f"for event in {call}:{note}", k)
+                self.line(inside + 1, "if event.__class__ is not dict:", k)
+                self.line(inside + 2, f"event = checked(event, {name!r})", k)
+                depth = inside + 1
+                fresh = False
+        sink(depth)
+
+    def tap(self, depth: int, k: int, call: str, note: str) -> None:
+        if self.guarded(k):
+            self.line(depth, "try:", k)
+            self.tap_call(depth + 1, k, call, note)
+            self.line(depth, "except Exception as exc:", k)
+            self.line(depth + 1, f"{self.local(k)} = run.tap_failed({k}, exc)", k)
+        else:
+            self.tap_call(depth, k, call, note)
+
+    def tap_call(self, depth: int, k: int, call: str, note: str) -> None:
+        if self.key[k][2]:
+            self.line(depth, f"{call}{note}", k)
+            return
+        self.line(depth, f"seen = {call}{note}", k)
+        self.line(depth, "if seen is not None and isawaitable(seen):", k)
+        self.line(depth + 1, "await seen", k)
+
+    # -- where an event leaves
+
+    def send(self, depth: int) -> None:
+        """Emit the yield of one event, encoded where the mode says so."""
+        if self.mode == "ndjson":
+            self.line(depth, "try:", ENCODE)
+            self.line(depth + 1, f"chunk = dumps(event, None, {_NEWLINE})", ENCODE)
+            self.line(depth, "except TypeError:", ENCODE)
+            self.line(depth + 1, "chunk = encode(event)", ENCODE)
+            self.counted(depth)
+            self.line(depth, "yield chunk", READER)
+        elif self.mode == "wire":
+            self.line(depth, "chunk = encode(event)", ENCODE)
+            self.counted(depth)
+            self.line(depth, "yield chunk", READER)
+        else:
+            self.counted(depth)
+            self.line(depth, "yield event", READER)
+
+    def counted(self, depth: int) -> None:
+        if not self.last or not self.started_sent:
+            return
+        self.line(depth, "if not n:", READER)
+        self.line(depth + 1, "run.first()", READER)
+        self.line(depth, "n += 1", READER)
+
+    def check(self, depth: int) -> None:
+        self.line(depth, "if event.__class__ is not dict:", SOURCE)
+        self.line(depth + 1, 'event = checked(event, "the source")', SOURCE)
+
+    def batch(self, depth: int) -> None:
+        """Emit the branch for a list: all of it passes the operators, then it leaves."""
+        if self.mode == "events":
+            self.line(depth, "for event in event:", SOURCE)
+            self.check(depth + 1)
+            self.operators(depth + 1, self.start, self.send)
+            return
+        self.line(depth, "batch = []", SOURCE)
+        self.line(depth, "for event in event:", SOURCE)
+        self.check(depth + 1)
+        self.operators(
+            depth + 1, self.start, lambda d: self.line(d, "batch.append(event)", EVENT)
+        )
+        self.line(depth, "if batch:", READER)
+        if self.mode == "lists":
+            self.line(depth + 1, "events, batch = batch, ()", READER)
+            self.line(depth + 1, "yield events", READER)
+            return
+        self.line(depth + 1, "chunk = encode_many(batch)", ENCODE)
+        self.line(depth + 1, "if not n:", READER)
+        self.line(depth + 2, "run.first()", READER)
+        self.line(depth + 1, "n += len(batch)", READER)
+        self.line(depth + 1, "batch = ()", READER)
+        self.line(depth + 1, "yield chunk", READER)
+
+    def loop(self, depth: int) -> None:
+        self.line(depth, "async for event in source:", SOURCE)
+        self.line(depth + 1, "if event.__class__ is not dict:", SOURCE)
+        self.line(depth + 2, "if isinstance(event, list):", SOURCE)
+        self.batch(depth + 3)
+        self.line(depth + 3, "continue", SOURCE)
+        self.line(depth + 2, 'event = checked(event, "the source")', SOURCE)
+        self.operators(depth + 1, self.start, self.send)
+
+    # -- the two kinds of function
+
+    def body(self) -> None:
+        """Emit the outermost segment: what the reader iterates."""
+        self.line(
+            0,
+            "async def body(run, stages, checked, isawaitable, dumps, encode, "
+            "encode_many):",
+        )
+        self.locals(1)
+        self.line(1, "n = 0")
+        self.line(1, "batch = ()")
+        self.line(1, "try:")
+        if self.envelope >= 0:
+            self.line(2, "for event in run.started():", READER)
+            self.operators(3, self.envelope + 1, self.send)
+        self.started_sent = True
+        self.line(2, f"source = await run.source({self.index})", SOURCE)
+        self.loop(2)
+        self.line(1, "except BaseException as exc:")
+        self.line(2, "if run.stopped(exc, n, batch):")
+        self.line(3, "await run.left()")
+        self.line(3, "raise")
+        self.line(1, "else:")
+        self.line(2, "run.stopped(None, n, ())")
+        self.line(1, "chunks = await run.settled()", READER)
+        self.line(1, "try:")
+        self.line(2, "while chunks:", READER)
+        self.line(3, "yield chunks.popleft()", READER)
+        self.line(1, "finally:")
+        self.line(2, "await run.closed()", READER)
+        self.line(1, "run.raise_failure()", READER)
+
+    def inner(self) -> None:
+        """Emit a segment that ends at a `through` operator."""
+        self.line(0, "async def segment(run, stages, checked, isawaitable):")
+        self.locals(1)
+        self.line(1, f"source = await run.source({self.index})", SOURCE)
+        if self.mode == "lists":
+            self.line(1, "batch = ()")
+            self.line(1, "try:")
+            self.loop(2)
+            self.line(1, "except Exception:")
+            self.line(2, f"run.held({self.index}, batch)")
+            self.line(2, "raise")
+        else:
+            self.loop(1)
+        self.line(1, f"for event in await run.finish_segment({self.index}):", EVENT)
+        self.line(2, "yield event", READER)

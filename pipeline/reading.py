@@ -1,0 +1,47 @@
+"""Find the task that waits for an async generator.
+
+asyncio does not say who awaits a generator, and asking `current_task()` at every read
+would cost more than the read. So the one who cancels looks it up: along each task's
+chain of awaits, which the interpreter exposes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncGenerator
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
+from typing import Any, Final
+
+_DEPTH: Final = 200
+_LINKS: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
+
+
+def reading_task(
+    generator: AsyncGenerator[Any, Any], loop: asyncio.AbstractEventLoop
+) -> asyncio.Task[Any] | None:
+    """Return the task of `loop` in whose chain of awaits `generator` stands, or None."""
+    for task in asyncio.all_tasks(loop):
+        if _awaits(task.get_coro(), generator):
+            return task
+    return None
+
+
+def _awaits(link: object, generator: object) -> bool:
+    for _ in range(_DEPTH):
+        if link is generator:
+            return True
+        if isinstance(link, CoroutineType):
+            link = link.cr_await
+        elif isinstance(link, GeneratorType):
+            link = link.gi_yieldfrom
+        elif isinstance(link, AsyncGeneratorType):
+            link = link.ag_await
+        elif link is None or isinstance(link, asyncio.Future):
+            return False
+        else:  # the awaitable of an `__anext__`, a coroutine's iterator: C objects
+            refers = gc.get_referents(link)
+            if generator in refers:
+                return True
+            link = next((other for other in refers if isinstance(other, _LINKS)), None)
+    return False

@@ -1,0 +1,24 @@
+"""Where a turn's events come from: each source is a function, called once per turn.
+
+    Pipeline(openai_chat(base_url="http://127.0.0.1:8080/v1", model="qwen3"))
+    Pipeline(local_model())                        # a small model, on this machine
+    Pipeline(recorded("answer.sse", speed=1.0))    # a stream from a file, in its time
+    Pipeline(events([delta, delta, result]))       # what is at hand
+
+* `openai_chat`: chat completions of any server that speaks OpenAI's protocol
+* `local_model`: an embedded llama.cpp, started when first asked, stopped with the process
+* `recorded`: SSE, NDJSON and timed recordings, chunk for chunk
+* `events`: lists, re-iterables, and functions that make iterables
+
+A source of your own is an async generator function that takes the turn. It yields events,
+or lists of the events that one read brought. The parts are there to be used again, each
+without I/O: `sse.Splitter`, `chat_chunks.ChatAssembler`, `chat_stream.ChatStream`.
+"""
+
+from .iterable import events
+from .local_model import local_model
+from .openai_chat import openai_chat
+from .recorded import recorded
+from .source import Source
+
+__all__ = ["Source", "events", "local_model", "openai_chat", "recorded"]

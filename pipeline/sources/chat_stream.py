@@ -1,0 +1,126 @@
+"""A chat completion's bytes folded into events: splitter, decoder and end rule in one."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from operators.errors import SourceError, SourceIncomplete, SourceProtocol, SourceStatus
+from operators.event import Event
+
+from .chat_chunks import ChatAssembler
+from .decoding import decode_object, excerpt
+from .sse import LIMIT_BYTES, Splitter
+
+_DONE: Final = b"[DONE]"
+
+
+class ChatStream:
+    """Fold the body of a streamed chat completion into events, read by read.
+
+    The end rule: `[DONE]` or choice 0's finish reason proves that the answer is whole;
+    either is enough, as some servers leave the mark out and others the reason. Usage
+    comes after the reason, so the stream is read on until `[DONE]` or its end.
+
+    What fails after events of the same read is kept in `failure`: deliver what `feed`
+    gave, then raise it.
+    """
+
+    __slots__ = ("_assembler", "_splitter", "_status", "done", "failure", "records")
+
+    def __init__(
+        self,
+        assembler: ChatAssembler,
+        *,
+        status: int = 200,
+        limit_bytes: int = LIMIT_BYTES,
+    ) -> None:
+        """Start before the first byte; `status` is the HTTP status for error objects."""
+        self.failure: SourceError | None = None
+        self.done = False
+        self.records = 0
+        self._assembler = assembler
+        self._splitter = Splitter(limit_bytes=limit_bytes)
+        self._status = status
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is known to be whole."""
+        return self.done or self._assembler.finished
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the bytes of one read; give the events that they complete.
+
+        `records` counts what was dispatched; comments, the pings of servers, do not
+        count. Nothing is read after `[DONE]` or a failure.
+        """
+        events: list[Event] = []
+        if self.done or self.failure is not None:
+            return events
+        try:
+            for record in self._splitter.feed(chunk):
+                self.records += 1
+                data = record.data
+                if data == _DONE:
+                    self.done = True
+                    break
+                decoded = decode_object(data, f"record {self.records} of the stream")
+                if "error" in decoded or record.name == "error":
+                    self._raise_error(decoded, data, record.name)
+                events += self._assembler.feed(decoded)
+        except SourceError as error:
+            self.failure = error
+        return events
+
+    def finish(self, *, latency_ms: float | None = None) -> list[Event]:
+        """End the stream: give the closing events, `llm_call` last.
+
+        Raises:
+            SourceIncomplete: nothing says that the answer is whole.
+            SourceProtocol: there were records, but none of a chat completion.
+            SourceStatus: the body was an error object instead of a stream.
+        """
+        if self.failure is not None:
+            raise self.failure
+        left = self._splitter.eof()
+        if not self.complete:
+            self._explain(left)
+        return self._assembler.finish(latency_ms=latency_ms)
+
+    def _explain(self, left: bytes) -> None:
+        if not self.records and left.startswith(b"{"):
+            body = decode_object(left, "the body")
+            raise error_from_body(body, left, status=self._status)
+        if self.records and not self._assembler.seen:
+            raise SourceProtocol(
+                f"none of the stream's {self.records} records is a chat completion chunk"
+            )
+        raise SourceIncomplete(
+            f"the stream ended after {self.records} records without a finish reason or "
+            f"[DONE]"
+            + (f", in the middle of a record of {len(left)} bytes" if left else "")
+            + ": the answer is cut"
+        )
+
+    def _raise_error(self, decoded: dict[str, Any], data: bytes, name: str) -> None:
+        if decoded.get("error") or name == "error":
+            raise error_from_body(decoded, data, status=self._status)
+
+
+def error_from_body(
+    body: dict[str, Any] | None, data: bytes | str, *, status: int, where: str = ""
+) -> SourceStatus:
+    """Make the error that an answer's JSON body tells; `where` opens its message."""
+    error: Any = body.get("error") or body if body is not None else None
+    said = ""
+    if isinstance(error, dict):
+        told = cast("dict[str, Any]", error)
+        message: Any = told.get("message") or told.get("detail")
+        kind: Any = told.get("type") or told.get("code")
+        said = str(message or "")
+        if said and kind:
+            said += f" ({kind})"
+    elif isinstance(error, str):
+        said = error
+    text = excerpt(data)
+    where = where or "the provider answered with an error instead of the stream"
+    return SourceStatus(f"{where}: {excerpt(said) or text}", status=status, body=text)
