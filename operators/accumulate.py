@@ -168,6 +168,10 @@ class Message:
 
     def text(self) -> str:
         """Tell the text so far: all text parts, in order."""
+        entries = self._entries
+        if len(entries) == 1:  # the usual message: one text
+            (entry,) = entries.values()
+            return _joined(entry) if entry.part.get("type", "text") == "text" else ""
         return "".join([_joined(entry) for entry in self._texts()])
 
     def replace(self, text: str) -> None:

@@ -25,17 +25,14 @@ def complete(
     bind = bind_turn(function)
     label = name or f"complete({name_of(function)})"
 
-    def open_(turn: TurnContext) -> Stage:
+    async def settle(turn: TurnContext) -> None:
         bound = function if bind is None else bind(turn)
+        try:
+            value: Any = bound(turn.record())
+            if inspect.isawaitable(value):
+                await value
+        except Exception as exc:
+            turn.log(f"{label} raised", exc, operator=label)
 
-        async def settle() -> None:
-            try:
-                value: Any = bound(turn.record())
-                if inspect.isawaitable(value):
-                    await value
-            except Exception as exc:
-                turn.log(f"{label} raised", exc, operator=label)
-
-        return Stage(settle=settle)
-
-    return Operator(label, open_, detail={"kind": "complete"})
+    stage = Stage(settle=settle, by_turn=True)
+    return Operator(label, lambda turn: stage, detail={"kind": "complete"})

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from .event import Event
     from .operator import Operator
+    from .turn import Status
 
 
 class Opened:
@@ -62,6 +63,13 @@ class Opened:
             if stage.envelope is not None:
                 self.envelope = k
         self.stages = tuple(stages)
+
+    @property
+    def status(self) -> Status:
+        """Tell how a turn ends whose source ran to its end: as it reported, in-band."""
+        envelope = self.stages[self.envelope].envelope if self.envelope >= 0 else None
+        reported = envelope is not None and envelope.reported is not None
+        return "failed" if reported else "completed"
 
     def fail(self, k: int, error: BaseException) -> None:
         """Take note that operator `k` raised: logged, disabled, or the turn fails."""
@@ -169,7 +177,9 @@ class Opened:
             ):
                 continue
             try:
-                await called(stage.settle)
+                value = stage.settle(self.turn) if stage.by_turn else stage.settle()
+                if value is not None and inspect.isawaitable(value):
+                    await resolved(value)
             except Exception as exc:
                 self.turn_failed(exc, k)
                 return
@@ -184,19 +194,40 @@ class Opened:
         for event in envelope.terminals(ending):
             await self.push(self.envelope + 1, event, out)
 
-    async def close(self) -> None:
-        """Call every `close` not yet called, in order; what they raise is logged."""
-        while self.closed < len(self.stages):
+    def close(self) -> Awaitable[object] | None:
+        """Call every `close` not yet called, in order; what they raise is logged.
+
+        Returns the first awaitable among what they give: await it through `closing`,
+        then call again for the rest.
+        """
+        stages = self.stages
+        while self.closed < len(stages):
             k = self.closed
-            stage = self.stages[k]
             self.closed += 1
-            if stage.close is None:
+            hook = stages[k].close
+            if hook is None:
                 continue
             try:
-                await called(stage.close)
+                value = hook(self.turn) if stages[k].by_turn else hook()
             except Exception as exc:
-                name = self.operators[k].name
-                self.turn.log(f"{name} raised", exc, operator=name)
+                self._close_raised(exc)
+                continue
+            if value is not None and inspect.isawaitable(value):
+                return value
+        return None
+
+    async def closing(self, pending: Awaitable[object] | None) -> None:
+        """Await `pending`, and close the rest."""
+        while pending is not None:
+            try:
+                await resolved(pending)
+            except Exception as exc:
+                self._close_raised(exc)
+            pending = self.close()
+
+    def _close_raised(self, error: Exception) -> None:
+        name = self.operators[self.closed - 1].name
+        self.turn.log(f"{name} raised", error, operator=name)
 
 
 def code_of(error: BaseException, operator: Operator | None) -> str:
@@ -210,18 +241,27 @@ def code_of(error: BaseException, operator: Operator | None) -> str:
 
 
 async def called(function: Callable[[], Any]) -> Any:
-    """Call a hook, sync or async.
+    """Call a hook, sync or async."""
+    value = function()
+    return await resolved(value) if inspect.isawaitable(value) else value
+
+
+async def resolved(pending: Awaitable[Any]) -> Any:
+    """Await what a hook gave.
 
     A CancelledError that it raises of itself, not asked for by anyone, is a failure.
     """
     try:
-        value = function()
-        return (await value) if inspect.isawaitable(value) else value
+        return await pending
     except asyncio.CancelledError as exc:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if _cancelling():
             raise
         raise TurnError("a hook raised CancelledError of itself") from exc
+
+
+def _cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def act(stage: Stage, event: Event) -> Iterable[Event]:
@@ -314,11 +354,14 @@ async def alone(
                     if asked:
                         raise asked[0]
                 except StopAsyncIteration:
-                    turn.ending = Ending("completed", drained=True)
+                    if turn.ending is None:
+                        turn.ending = Ending(opened.status, drained=True)
                     if asked:
                         opened.turn_failed(asked[0])
                     break
-                except Exception as exc:
+                except (Exception, asyncio.CancelledError) as exc:
+                    if isinstance(exc, asyncio.CancelledError) and _cancelling():
+                        raise
                     if turn.ending is None:
                         opened.turn_failed(exc)
                     break
@@ -331,7 +374,7 @@ async def alone(
         if not settled:  # the reader is gone
             turn.ending = Ending("cancelled", drained=False, reason="disconnected")
             await _settle(opened, out)
-        await opened.close()
+        await opened.closing(opened.close())
     if opened.envelope < 0 and turn.ending is not None and turn.ending.error:
         raise turn.ending.error
 
@@ -376,10 +419,12 @@ async def _segment(
     failure: Exception | None = None
     async for item in source:
         for event in cast("list[object]", item) if isinstance(item, list) else (item,):
+            sent = len(out)
             try:
                 await _strictly(opened, start, checked(event, "the source"), out, stop)
             except Exception as exc:
                 failure = exc
+                del out[sent:]
                 break
         for event in out:  # what came before a bad event of the same read is sent
             yield event

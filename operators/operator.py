@@ -61,10 +61,14 @@ class Stage:
 
     `through(source)`: instead of `on_event`: an async iterator in, one out. With `lists`
     it also takes and gives the lists that one read of the source delivered.
+
+    A stage that keeps nothing between events may be one for all turns; with `by_turn` its
+    `finish`, `settle` and `close` are given the turn.
     """
 
     __slots__ = (
         "awaits",
+        "by_turn",
         "close",
         "envelope",
         "finish",
@@ -85,10 +89,11 @@ class Stage:
         shape: Shape = "tap",
         awaits: bool | None = None,
         types: frozenset[str] | None = None,
-        finish: Callable[[], Any] | None = None,
-        settle: Callable[[], Any] | None = None,
+        finish: Callable[..., Any] | None = None,
+        settle: Callable[..., Any] | None = None,
         when: When = "drained",
-        close: Callable[[], Any] | None = None,
+        close: Callable[..., Any] | None = None,
+        by_turn: bool = False,
         through: Callable[[AsyncIterable[Any]], AsyncIterable[Any]] | None = None,
         lists: bool = False,
         on_error: OnError = "fail",
@@ -105,6 +110,7 @@ class Stage:
         self.settle = settle
         self.when: When = when
         self.close = close
+        self.by_turn = by_turn
         self.through = through
         self.lists = lists
         self.on_error: OnError = on_error

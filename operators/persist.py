@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from .errors import CompositionError
@@ -39,34 +39,41 @@ def persist(
     bind = bind_turn(save)
     label = name or f"persist({name_of(save)})"
 
-    def open_(turn: TurnContext) -> Stage:
+    def settle(turn: TurnContext) -> Awaitable[None] | None:
+        record = turn.record()
         bound = save if bind is None else bind(turn)
+        if retries or timeout is not None:
+            return tried(turn, lambda: bound(record))
+        value: Any = bound(record)
+        if value is not None and inspect.isawaitable(value):
+            return saved(turn, value)
+        turn.persisted = True
+        return None
 
-        async def settle() -> None:
-            record = turn.record()
-            left = retries
-            pause = backoff
-            while True:
-                try:
-                    value: Any = bound(record)
-                    if inspect.isawaitable(value):
-                        if timeout is None:
-                            await value
-                        else:
-                            async with asyncio.timeout(timeout):
-                                await value
-                except Exception as exc:
-                    if not left:
-                        raise
-                    turn.log(f"{label} raised, trying again", exc, operator=label)
-                else:
-                    turn.persisted = True
-                    return
-                left -= 1
-                await asyncio.sleep(pause)
-                pause *= 2
+    async def saved(turn: TurnContext, pending: Awaitable[object]) -> None:
+        await pending
+        turn.persisted = True
 
-        return Stage(settle=settle, when="always" if partial else "drained")
+    async def tried(turn: TurnContext, attempt: Callable[[], Any]) -> None:
+        left = retries
+        pause = backoff
+        while True:
+            try:
+                value = attempt()
+                if inspect.isawaitable(value):
+                    async with asyncio.timeout(timeout):
+                        await value
+            except Exception as exc:
+                if not left:
+                    raise
+                turn.log(f"{label} raised, trying again", exc, operator=label)
+            else:
+                turn.persisted = True
+                return
+            left -= 1
+            await asyncio.sleep(pause)
+            pause *= 2
 
+    stage = Stage(settle=settle, when="always" if partial else "drained", by_turn=True)
     detail = {"kind": "persist", "partial": partial, "retries": retries}
-    return Operator(label, open_, detail=detail, needs="accumulate")
+    return Operator(label, lambda turn: stage, detail=detail, needs="accumulate")

@@ -24,26 +24,28 @@ def trace_flush(
     bind = bind_turn(flush, 0)
     label = name or f"trace_flush({name_of(flush)})"
 
-    def open_(turn: TurnContext) -> Stage:
-        bound = flush if bind is None else bind(turn)
+    async def guarded(turn: TurnContext, pending: Awaitable[object]) -> None:
+        try:
+            await pending
+        except Exception as exc:
+            turn.log(f"{label} raised", exc, operator=label)
 
-        async def guarded(pending: Awaitable[object]) -> None:
-            try:
-                await pending
-            except Exception as exc:
-                turn.log(f"{label} raised", exc, operator=label)
+    async def handed_over(
+        turn: TurnContext,
+        pending: Awaitable[object],
+        wait_until: Callable[[Awaitable[object]], object],
+    ) -> None:
+        task = asyncio.ensure_future(guarded(turn, pending))
+        await asyncio.sleep(0)  # its first step comes before it is handed over
+        wait_until(task)
 
-        async def close() -> None:
-            value: Any = bound()
-            if not inspect.isawaitable(value):
-                return
-            if turn.wait_until is None:
-                await value
-                return
-            task = asyncio.ensure_future(guarded(value))
-            await asyncio.sleep(0)  # its first step comes before it is handed over
-            turn.wait_until(task)
+    def close(turn: TurnContext) -> object:
+        value: Any = flush() if bind is None else bind(turn)()
+        if value is None or not inspect.isawaitable(value):
+            return None
+        if turn.wait_until is None:
+            return value
+        return handed_over(turn, value, turn.wait_until)
 
-        return Stage(close=close)
-
-    return Operator(label, open_, detail={"kind": "trace_flush"})
+    stage = Stage(close=close, by_turn=True)
+    return Operator(label, lambda turn: stage, detail={"kind": "trace_flush"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .operator import Operator, Stage, bind_turn, name_of
 
@@ -24,39 +24,52 @@ def transform(
     Order: after `accumulate`, before `persist`.
     """
     bind = bind_turn(function)
-
-    def open_(turn: TurnContext) -> Stage:
-        bound = function if bind is None else bind(turn)
-
-        async def apply(text: str) -> str:
-            value: Any = bound(text)
-            if inspect.isawaitable(value):
-                value = await value
-            if not isinstance(value, str):
-                raise TypeError(
-                    f"{label} gave {type(value).__name__}: a transform returns text"
-                )
-            return value
-
-        async def settle() -> None:
-            text = turn.final_text
-            turn.final_text = await apply(turn.text() if text is None else text)
-            parts = turn.parts()
-            changed: tuple[Part, ...]
-            if len(parts) == 1 and parts[0].get("text") == text:
-                changed = ({**parts[0], "text": turn.final_text},)
-            else:
-                changed = tuple(
-                    [
-                        {**part, "text": await apply(part["text"])}
-                        if isinstance(part.get("text"), str)
-                        else part
-                        for part in parts
-                    ]
-                )
-            turn.parts = lambda: changed
-
-        return Stage(settle=settle, when="needed")
-
     label = name or f"transform({name_of(function)})"
-    return Operator(label, open_, detail={"kind": "transform"}, needs="accumulate")
+
+    def settle(turn: TurnContext) -> Awaitable[None] | None:
+        apply = function if bind is None else bind(turn)
+        text = turn.text() if turn.final_text is None else turn.final_text
+        parts = turn.parts()
+        # The whole text first, then what else the message shows: a message of one text,
+        # the usual one, is transformed once.
+        texts = [text]
+        alone = len(parts) == 1 and parts[0].get("text") == text
+        if not alone:
+            texts += [part["text"] for part in parts if _has_text(part)]
+        made = [apply(one) for one in texts]
+        if any([inspect.isawaitable(one) for one in made]):
+            return _awaited(turn, label, parts, made)
+        _store(turn, label, parts, cast("list[Any]", made))
+        return None
+
+    stage = Stage(settle=settle, when="needed", by_turn=True)
+    return Operator(
+        label, lambda turn: stage, detail={"kind": "transform"}, needs="accumulate"
+    )
+
+
+def _has_text(part: Part) -> bool:
+    return isinstance(part.get("text"), str)
+
+
+async def _awaited(
+    turn: TurnContext, label: str, parts: tuple[Part, ...], made: list[Any]
+) -> None:
+    texts = [(await one) if inspect.isawaitable(one) else one for one in made]
+    _store(turn, label, parts, texts)
+
+
+def _store(
+    turn: TurnContext, label: str, parts: tuple[Part, ...], texts: list[Any]
+) -> None:
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(
+                f"{label} gave {type(text).__name__}: a transform returns text"
+            )
+    turn.final_text = texts[0]
+    rest = iter(texts if len(texts) == 1 else texts[1:])
+    changed = tuple(
+        [{**part, "text": next(rest)} if _has_text(part) else part for part in parts]
+    )
+    turn.parts = lambda: changed

@@ -142,7 +142,9 @@ async def _turn(request: Request, source: Callable[..., Any]) -> int:
         broken = await _show(request.wire, turn)
         outcome = await turn.outcome()
     if outcome.status == "failed":
-        _say(f"failed ({outcome.code}): {_one_line(outcome)}")
+        told = str(outcome.error or watch.error or "the source reported no reason")
+        code = f" ({outcome.code})" if outcome.code else ""
+        _say(f"failed{code}: {' '.join(told.split())}")
     if broken is not None and not isinstance(broken, BrokenPipeError):
         _say(f"cannot write the output: {broken}")
         return FAILED
@@ -214,12 +216,8 @@ def _interrupts(turn: TurnRun) -> Generator[None]:
 
 
 def _log(message: str, meta: Mapping[str, Any]) -> None:
-    _say(f"{message}: {meta['error']}" if "error" in meta else message)
-
-
-def _one_line(outcome: TurnOutcome) -> str:
-    told = str(outcome.error) if outcome.error is not None else outcome.reason
-    return " ".join((told or "no reason was given").split())
+    if message != "turn failed":  # that is told at the end, with its code
+        _say(f"{message}: {meta['error']}" if "error" in meta else message)
 
 
 def _say(text: str) -> None:

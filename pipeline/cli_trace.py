@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from operators.event import LLM_CALL, PART_UPDATED, RUN_STARTED, Event
+from operators.event import ERROR, LLM_CALL, PART_UPDATED, RUN_STARTED, Event
 from operators.turn import TurnContext, error_text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ PATIENCE: Final = 3.0
 
 
 class Watch:
-    """What a turn shows of itself while it runs: times, model, usage.
+    """What a turn shows of itself while it runs: times, model, usage, its error.
 
     Times are seconds from `session.run.started`; `last_s` is that of the last content.
     """
@@ -50,6 +50,7 @@ class Watch:
         self.last_s: float | None = None
         self.deltas = 0
         self.call: dict[str, Any] = {}
+        self.error = ""
 
     def __call__(self, event: Event) -> None:
         """See one event."""
@@ -61,6 +62,8 @@ class Watch:
                 self.first_s = self.last_s
         elif kind == LLM_CALL:
             self.call.update(event.get("data") or {})
+        elif kind == ERROR:
+            self.error = str((event.get("data") or {}).get("message") or "")
         elif kind == RUN_STARTED:
             self._started = monotonic()
 

@@ -97,7 +97,9 @@ class TurnRun:
         "_expired_once",
         "_final_text",
         "_finishing",
+        "_closer",
         "_finishing_index",
+        "_generation",
         "_held",
         "_first_event",
         "_interrupted",
@@ -159,6 +161,8 @@ class TurnRun:
         self._expired_once = False
         self._settler: asyncio.Task[None] | None = None
         self._closing_plan = False
+        self._closer: asyncio.Handle | None = None
+        self._generation = 0
         self.events_sent = 0
 
     # -- what a user calls
@@ -581,7 +585,8 @@ class TurnRun:
         return self._lines
 
     async def closed(self) -> None:
-        """Wait until the last `close` has run; raises as `settled`."""
+        """Close, and wait until the last `close` has run; raises as `settled`."""
+        self._close()
         if await self._wait(_CLOSED):
             raise asyncio.CancelledError
 
@@ -612,8 +617,8 @@ class TurnRun:
                 code = reported.get("code")
                 ending.code = code if isinstance(code, str) else "reported"
                 ending.reason = None
-        self._settler = self._spawn(self._settlement())
-        if self._state < _SETTLED:
+        self._settler = self._spawn(self._settlement(self._generation))
+        if self._state == _SETTLING:
             self._arm(self._expired)
 
     def _failed(self, error: BaseException) -> None:
@@ -661,9 +666,8 @@ class TurnRun:
             self._timer.cancel()
             self._timer = None
 
-    async def _settlement(self) -> None:
+    async def _settlement(self, generation: int) -> None:
         out = self._out
-        me = asyncio.current_task()
         try:
             await self._close_source()
             if self._finishing is not None:
@@ -672,19 +676,17 @@ class TurnRun:
                 await self._opened.push(start, event, out)
             await self._opened.finish(out)
             await self._settle_stages()
-        except asyncio.CancelledError as exc:
-            if self._abandoned(me):
+        except asyncio.CancelledError:
+            if generation != self._generation:
                 return
-            if me is not None and me.cancelling():  # the loop shuts down: see it through
-                me.uncancel()
+            _see_it_through()
             self._opened.turn_failed(
                 TurnError("settlement was cancelled", code="settle_cancelled")
             )
-            del exc
         except Exception as exc:
             self._opened.turn_failed(exc)
-        if not self._abandoned(me):
-            await self._end(out)
+        if generation == self._generation:
+            await self._end(out, generation)
 
     async def _settle_stages(self) -> None:
         turn = self.context
@@ -702,15 +704,17 @@ class TurnRun:
                 self._opened.turn_failed(exc)
         await self._opened.settle()
 
-    async def _end(self, out: list[Event], *, push: bool = True) -> None:
+    async def _end(
+        self, out: list[Event], generation: int, *, push: bool = True
+    ) -> None:
         """Send the terminals, let the reader have them, close."""
-        me = asyncio.current_task()
         if push:
             try:
                 await self._opened.terminals(out)
             except asyncio.CancelledError:
-                if self._abandoned(me):
+                if generation != self._generation:
                     return
+                _see_it_through()
         else:
             envelope = self._opened.envelope
             if envelope >= 0:
@@ -718,7 +722,7 @@ class TurnRun:
                 out.extend(
                     cast("Any", stage.envelope).terminals(self.context.ending)
                 )
-        if self._abandoned(me):
+        if generation != self._generation:
             return
         self._disarm()
         ending = self.context.ending
@@ -726,11 +730,8 @@ class TurnRun:
             self._lines.extend(self._encoded(out))
         self._settled_at = self.context.clock()
         self._advance(_SETTLED)
-        if any([stage.close is not None for stage in self._opened.stages]):
-            await asyncio.sleep(0)  # the reader takes the last lines first
-            await self._close_stages()
-        else:
-            self._done()
+        # The reader takes the last lines first; one that does not come is not waited for.
+        self._closer = self._loop.call_soon(self._close)
 
     def _encoded(self, out: list[Event]) -> Iterable[Any]:
         encode = self._encode[0]
@@ -744,29 +745,36 @@ class TurnRun:
                 self.context.log("an event could not be encoded", exc)
         return lines
 
-    async def _close_stages(self) -> None:
-        me = asyncio.current_task()
-        self._arm(self._close_expired)
-        while True:
-            try:
-                await self._opened.close()
-            except asyncio.CancelledError:
-                if self._abandoned(me):
-                    return
-                if me is not None and me.cancelling():
-                    me.uncancel()
-                continue
-            break
-        if not self._abandoned(me):
+    def _close(self) -> None:
+        """Call the `close` hooks, at most once; async ones in a task."""
+        if self._state != _SETTLED or self._closer is None:
+            return
+        self._closer.cancel()
+        self._closer = None
+        self._close_rest()
+
+    def _close_rest(self) -> None:
+        pending = self._context.copy().run(self._opened.close)
+        if pending is None:
+            self._advance(_CLOSED)
+            return
+        self._settler = self._spawn(self._close_stages(pending, self._generation))
+        if self._state < _CLOSED:
+            self._arm(self._close_expired)
+
+    async def _close_stages(
+        self, pending: Awaitable[object], generation: int
+    ) -> None:
+        try:
+            await self._opened.closing(pending)
+        except asyncio.CancelledError:
+            if generation != self._generation:
+                return
+            _see_it_through()
+            await self._opened.closing(self._opened.close())
+        if generation == self._generation:
             self._disarm()
-            self._done()
-
-    def _done(self) -> None:
-        self._advance(_CLOSED)
-        self._settler = None
-
-    def _abandoned(self, me: asyncio.Task[Any] | None) -> bool:
-        return self._settler is not None and self._settler is not me
+            self._advance(_CLOSED)
 
     def _expired(self) -> None:
         """Stop waiting for the settlement: fail the turn, and go on in another task."""
@@ -779,9 +787,13 @@ class TurnRun:
             SettleTimeout(f"settling took longer than {self._settle_timeout:g} s")
         )
         self._out = list(self._out)
-        self._settler = self._spawn_plain(self._end(self._out, push=first))
+        self._generation += 1
         settler.cancel()
-        self._arm(self._expired)
+        self._settler = self._spawn(
+            self._end(self._out, self._generation, push=first)
+        )
+        if self._state == _SETTLING:
+            self._arm(self._expired)
 
     def _close_expired(self) -> None:
         settler = self._settler
@@ -792,16 +804,9 @@ class TurnRun:
         self.context.log(
             f"{name} did not close within {self._settle_timeout:g} s", operator=name
         )
-        self._settler = self._spawn_plain(self._close_stages())
+        self._generation += 1
         settler.cancel()
-
-    def _spawn_plain(self, work: Any) -> asyncio.Task[None]:
-        return asyncio.Task(
-            work,
-            loop=self._loop,
-            context=self._context.copy(),
-            name="turnpipe settlement",
-        )
+        self._close_rest()
 
     async def _close_source(self) -> None:
         """Close the plan, if it waits at a yield, and every iterator, outermost first."""
@@ -813,7 +818,7 @@ class TurnRun:
                 self._closing_plan = False
         for iterator in reversed(self._iterators):
             close = getattr(iterator, "aclose", None)
-            if close is None:
+            if close is None or getattr(iterator, "ag_frame", self) is None:
                 continue
             try:
                 await close()
@@ -866,6 +871,13 @@ class TurnRun:
             first_event_s=None if first is None else first - self._started_at,
             duration_s=self._settled_at - self._started_at,
         )
+
+
+def _see_it_through() -> None:
+    """Take back a cancellation of settlement from outside: the loop is shutting down."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        task.uncancel()
 
 
 async def _exhausted() -> Any:

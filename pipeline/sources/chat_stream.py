@@ -25,22 +25,28 @@ class ChatStream:
     gave, then raise it.
     """
 
-    __slots__ = ("_assembler", "_splitter", "_status", "done", "failure", "records")
+    __slots__ = ("_assembler", "_splitter", "_status", "_where", "done", "failure", "records")
 
     def __init__(
         self,
         assembler: ChatAssembler,
         *,
+        where: str = "the stream",
         status: int = 200,
         limit_bytes: int = LIMIT_BYTES,
     ) -> None:
-        """Start before the first byte; `status` is the HTTP status for error objects."""
+        """Start before the first byte.
+
+        `where` names the stream in messages; `status` is the HTTP status that error
+        objects in it came with.
+        """
         self.failure: SourceError | None = None
         self.done = False
         self.records = 0
         self._assembler = assembler
         self._splitter = Splitter(limit_bytes=limit_bytes)
         self._status = status
+        self._where = where
 
     @property
     def complete(self) -> bool:
@@ -63,7 +69,7 @@ class ChatStream:
                 if data == _DONE:
                     self.done = True
                     break
-                decoded = decode_object(data, f"record {self.records} of the stream")
+                decoded = decode_object(data, f"record {self.records} of {self._where}")
                 if "error" in decoded or record.name == "error":
                     self._raise_error(decoded, data, record.name)
                 events += self._assembler.feed(decoded)
@@ -92,10 +98,10 @@ class ChatStream:
             raise error_from_body(body, left, status=self._status)
         if self.records and not self._assembler.seen:
             raise SourceProtocol(
-                f"none of the stream's {self.records} records is a chat completion chunk"
+                f"{self._where} has {self.records} records, but no chat completion chunk"
             )
         raise SourceIncomplete(
-            f"the stream ended after {self.records} records without a finish reason or "
+            f"{self._where} ended after {self.records} records without a finish reason or "
             f"[DONE]"
             + (f", in the middle of a record of {len(left)} bytes" if left else "")
             + ": the answer is cut"

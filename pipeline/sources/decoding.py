@@ -19,19 +19,24 @@ def excerpt(body: bytes | str) -> str:
     return body[:EXCERPT_CHARACTERS]
 
 
-def decode_object(data: bytes, where: str) -> dict[str, Any]:
+def decode_object(data: bytes, where: str, *, exact: bool = False) -> dict[str, Any]:
     """Decode a JSON object; `where` names its place for the message.
 
     orjson does it; what it refuses goes to the standard library, which also takes the
-    lone surrogates that a model's half of an emoji becomes, and `Infinity`.
+    lone surrogates that a model's half of an emoji becomes, and `Infinity`. `exact`:
+    the standard library alone, as orjson turns integers beyond 64 bits into floats.
 
     Raises:
         SourceProtocol: it is not UTF-8, not JSON or not an object.
     """
-    try:
-        value: object = orjson.loads(data)
-    except orjson.JSONDecodeError:
+    value: object
+    if exact:
         value = _decode_slowly(data, where)
+    else:
+        try:
+            value = orjson.loads(data)
+        except orjson.JSONDecodeError:
+            value = _decode_slowly(data, where)
     if not isinstance(value, dict):
         raise SourceProtocol(
             f"{where} is {_kind(value)}, not a JSON object: {excerpt(data)}"

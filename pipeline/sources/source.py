@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from operators.errors import SourceError
 
@@ -15,25 +15,25 @@ Source: TypeAlias = "Callable[[TurnContext], AsyncGenerator[list[Event], None]]"
 """Called once per turn; each list holds the events of one read."""
 
 
-def messages_of(request: Any) -> list[Any]:
-    """Tell the chat messages that a turn's request asks with.
+def messages_of(request: object, where: str) -> list[Any]:
+    """Tell the chat messages that a request asks with; `where` names it.
 
-    It is `{"messages": [...]}`, `{"message": "text"}` or the text itself.
+    It is `{"messages": [...]}`, `{"message": "text"}`, the messages or the text itself.
 
     Raises:
         SourceError: it is none of these; code `source.request`.
     """
-    asked: Any = request
-    if isinstance(asked, dict):
-        asked = asked.get("messages") or asked.get("message")  # type: ignore[redundant-expr]
+    asked = request
+    if isinstance(request, dict):
+        known = cast("dict[str, object]", request)
+        asked = known.get("messages") or known.get("message")
     if isinstance(asked, str) and asked:
         return [{"role": "user", "content": asked}]
     if isinstance(asked, (list, tuple)) and asked:
-        return list(asked)
+        return list(cast("list[object]", asked))
     raise SourceError(
-        "the turn's request holds no question: start the turn with "
-        'request={"messages": [...]}, {"message": "text"} or the text itself, not '
-        f"{request.__class__.__name__}"
-        + (f" with {sorted(map(str, request))}" if isinstance(request, dict) else ""),
+        f"{where} asks nothing: it must be "
+        '{"messages": [...]}, {"message": "text"} or the text itself, not '
+        f"{type(request).__name__}",
         code="source.request",
     )

@@ -18,7 +18,8 @@ OTHER = {"type": "other"}
 def texts(events):
     return [
         event["data"]["delta"] if event["type"] == ev.PART_UPDATED else event["type"]
-        for event in events
+        for item in events
+        for event in (item if isinstance(item, list) else [item])
     ]
 
 

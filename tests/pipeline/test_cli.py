@@ -306,6 +306,18 @@ def test_a_cut_recording_fails_and_keeps_what_came(home: Home, tmp_path: Path) -
     assert span["status"]["code"] == 2
 
 
+def test_a_failure_that_the_source_reports_is_one_clear_line(
+    home: Home, tmp_path: Path
+) -> None:
+    told = tmp_path / "told.ndjson"
+    told.write_text('{"type":"error","data":{"message":"no more\\ncredit"}}\n')
+    done = home.run("run", "--source", told, "--wire", "text", "--quiet")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("turnpipe: failed")
+    assert line.endswith(": no more credit")
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

@@ -1,0 +1,343 @@
+"""One streamed HTTP answer: asked for, retried, timed, read and closed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
+from urllib.parse import urlsplit
+
+from operators.errors import (
+    SourceError,
+    SourceIncomplete,
+    SourceProtocol,
+    SourceStatus,
+    SourceUnreachable,
+)
+
+from .chat_stream import error_from_body
+from .closing import carried_through
+from .decoding import decode_object, excerpt
+from .patience import Patience, Waiting, retry_after
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+    from operators.event import Event
+
+BODY_BYTES: Final = 64 * 1024
+BODY_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 0.1
+
+
+class Decoder(Protocol):
+    """What folds the answer's bytes into events."""
+
+    records: int
+    done: bool
+    failure: SourceError | None
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """Take the bytes of one read."""
+        ...
+
+
+D = TypeVar("D", bound=Decoder)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """What to ask, and how to speak of it without telling its secrets."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    content: bytes = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """The request as messages name it: without user information."""
+        url = urlsplit(self.url)
+        return f"POST {url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+
+    def clean(self, text: str) -> str:
+        """Take the secrets out of a text, also one that its end cuts short."""
+        for secret in self.secrets:
+            text = text.replace(secret, "[secret]")
+            for length in range(len(secret) - 1, 3, -1):
+                if text.endswith(secret[:length]):
+                    text = text[:-length] + "[secret]"
+                    break
+        return text
+
+    def cleaned(self, error: SourceError) -> SourceError:
+        """Take the secrets out of an error that quotes what the provider wrote."""
+        error.args = (self.clean(str(error)),)
+        if isinstance(error, SourceStatus):
+            error.body = self.clean(error.body)
+        return error
+
+
+class Exchange:
+    """A POST whose answer is an event stream: `open`, `read` until None, `close`.
+
+    `client` None: one is made for this exchange, and closed with it; `direct` keeps it
+    from the environment's proxies.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_client",
+        "_direct",
+        "_own",
+        "_patience",
+        "_post",
+        "_response",
+        "_waiting",
+    )
+
+    def __init__(
+        self,
+        post: Post,
+        patience: Patience,
+        *,
+        client: httpx.AsyncClient | None = None,
+        direct: bool = False,
+    ) -> None:
+        """Start the clock of `first_event` and `total`; nothing is sent yet."""
+        self._post = post
+        self._patience = patience
+        self._client = client
+        self._own = client is None
+        self._direct = direct
+        self._waiting = Waiting(patience)
+        self._response: httpx.Response | None = None
+        self._chunks: AsyncGenerator[bytes, None] | None = None
+
+    async def open(self, decoder: Callable[[int], D]) -> tuple[D, list[Event]]:
+        """Ask until the first record is here; give its decoder and its read's events.
+
+        `decoder` makes one for an answer with that HTTP status, for each attempt anew.
+
+        Raises:
+            SourceUnreachable: no connection, or it broke before the first record.
+            SourceStatus: the provider refused.
+            SourceProtocol: the answer is no event stream.
+            SourceTimeout: the first event did not come in time.
+        """
+        attempt = 1
+        while True:
+            try:
+                return await self._attempt(decoder, attempt)
+            except (SourceUnreachable, SourceStatus) as error:
+                pause = self._patience.pause(attempt, error)
+                if pause is None or not self._waiting.allows(pause):
+                    raise
+            await carried_through(self._close_response())
+            await asyncio.sleep(pause)
+            attempt += 1
+
+    async def read(self, *, progress: bool) -> bytes | None:
+        """Read what comes next, None at the end; `progress`: the last read had a record.
+
+        Raises:
+            SourceIncomplete: the connection broke.
+            SourceTimeout: `idle` or `total` has passed.
+        """
+        if progress:
+            self._waiting.progress()
+        assert self._chunks is not None, "open() comes first"
+        try:
+            return await self._waiting.wait(self._chunks.__anext__)
+        except StopAsyncIteration:
+            return None
+        except SourceError:
+            raise
+        except Exception as error:
+            raise SourceIncomplete(
+                f"{self._post.name}: the connection broke in the middle of the stream: "
+                f"{self._told(error)}"
+            ) from error
+
+    async def close(self, *, drain: bool = False) -> None:
+        """Close the connection, and the client if it was made here; never fails.
+
+        `drain`: the stream is done but for its end mark, so read on for a moment; a
+        connection that was read to its end can serve the next turn.
+        """
+        self._waiting.close()
+        if self._response is not None or (self._own and self._client is not None):
+            await carried_through(self._close(drain and not self._own))
+
+    async def _attempt(
+        self, decoder: Callable[[int], D], attempt: int
+    ) -> tuple[D, list[Event]]:
+        try:
+            response = await self._waiting.wait(self._send)
+        except SourceError:
+            raise
+        except Exception as error:
+            raise self._unreachable(error, "no answer", attempt) from error
+        self._response = response
+        # httpx says less than it gives: an async generator can be closed
+        self._chunks = cast("AsyncGenerator[bytes, None]", response.aiter_raw())
+        if not 200 <= response.status_code < 300:
+            raise await self._refusal(response)
+        await self._check_type(response)
+        made = decoder(response.status_code)
+        events: list[Event] = []
+        while not (made.records or made.failure):
+            try:
+                chunk = await self._waiting.wait(self._chunks.__anext__)
+            except StopAsyncIteration:
+                break
+            except SourceError:
+                raise
+            except Exception as error:
+                told = "the connection broke before the first event"
+                raise self._unreachable(error, told, attempt) from error
+            events = made.feed(chunk)
+        return made, events
+
+    async def _send(self) -> httpx.Response:
+        import httpx
+
+        if self._client is None:
+            self._client = make_client(direct=self._direct)
+        request = self._client.build_request(
+            "POST",
+            self._post.url,
+            headers=self._post.headers,
+            content=self._post.content,
+            timeout=httpx.Timeout(None, connect=self._patience.connect),
+        )
+        return await self._client.send(request, stream=True)
+
+    async def _check_type(self, response: httpx.Response) -> None:
+        encoding = response.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", ""):
+            raise SourceProtocol(
+                f"{self._post.name} answered with content-encoding {encoding}, although "
+                f"only identity was accepted"
+            )
+        told = response.headers.get("content-type", "")
+        kind = told.partition(";")[0].strip().lower()
+        if kind == "text/event-stream":
+            return
+        body = await self._body()
+        where = f"{self._post.name} answered with an error instead of the stream"
+        if kind == "application/json":
+            decoded = decode_object(
+                body, f"{self._post.name}: the answer, application/json,"
+            )
+            if decoded.get("error"):
+                raise error_from_body(
+                    decoded, self._quote(body), status=response.status_code, where=where
+                )
+        raise SourceProtocol(
+            f"{self._post.name} answered with content-type {told or '(none)'}, not "
+            f"text/event-stream: {self._quote(body)}"
+        )
+
+    async def _refusal(self, response: httpx.Response) -> SourceStatus:
+        body = await self._body()
+        decoded: dict[str, Any] | None = None
+        with suppress(SourceProtocol):
+            decoded = decode_object(self._post.clean(_text(body)).encode(), "the body")
+        reason = f"{response.status_code} {response.reason_phrase}".strip()
+        error = error_from_body(
+            decoded,
+            self._quote(body),
+            status=response.status_code,
+            where=f"{self._post.name} answered {reason}",
+        )
+        error.retry_after = retry_after(response.headers.get("retry-after"))
+        return error
+
+    async def _body(self) -> bytes:
+        """Read the beginning of a body that is no stream; what does not come is left."""
+        assert self._chunks is not None, "only called with a response"
+        body = bytearray()
+        with suppress(Exception):  # the answer's status says more than how it broke off
+            async with asyncio.timeout(BODY_SECONDS):
+                while len(body) < BODY_BYTES:
+                    body += await self._waiting.wait(self._chunks.__anext__)
+        return bytes(body)
+
+    async def _close(self, drain: bool) -> None:
+        if drain and self._chunks is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    async for _ in self._chunks:
+                        pass
+        await self._close_response()
+        if self._own and self._client is not None:
+            client, self._client = self._client, None
+            with suppress(Exception):
+                await client.aclose()
+
+    async def _close_response(self) -> None:
+        chunks, self._chunks = self._chunks, None
+        response, self._response = self._response, None
+        with suppress(Exception):
+            if chunks is not None:
+                await chunks.aclose()
+        with suppress(Exception):
+            if response is not None:
+                await response.aclose()
+
+    def _unreachable(self, error: Exception, what: str, attempt: int) -> SourceError:
+        told = f"{self._post.name}: {what}: {self._told(error)}"
+        if not _is_transport(error):
+            return SourceError(told)
+        attempts = self._patience.attempts
+        return SourceUnreachable(f"{told} (attempt {attempt} of {attempts})")
+
+    def _told(self, error: Exception) -> str:
+        said = self._post.clean(str(error))
+        return f"{type(error).__name__}: {excerpt(said)}" if said else type(error).__name__
+
+    def _quote(self, body: bytes) -> str:
+        return excerpt(self._post.clean(_text(body)))
+
+
+def _text(body: bytes) -> str:
+    return body.decode("utf-8", "replace")
+
+
+def _is_transport(error: Exception) -> bool:
+    """Tell what the network did from what is wrong with the request."""
+    import httpx
+
+    if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
+        return False
+    return (
+        isinstance(error, (httpx.TransportError, OSError))
+        # the transport of httpx-aiohttp lets some of aiohttp's own errors through
+        or type(error).__module__.startswith("aiohttp.")
+    )
+
+
+def make_client(*, direct: bool = False) -> httpx.AsyncClient:
+    """Make a client: over aiohttp where the extra `http` is installed, as it is faster."""
+    import httpx
+
+    kind: type[httpx.AsyncClient]
+    try:
+        from httpx_aiohttp import HttpxAiohttpClient as kind
+    except ImportError:
+        kind = httpx.AsyncClient
+    return kind(verify=_tls(), trust_env=not direct, timeout=None)
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Load the certificates once: it takes longer than a turn's whole set-up."""
+    import httpx
+
+    return httpx.create_ssl_context()

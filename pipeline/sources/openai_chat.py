@@ -1,0 +1,244 @@
+"""`openai_chat`: chat completions of any server that speaks OpenAI's protocol."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from urllib.parse import urlsplit
+
+import orjson
+
+from operators.errors import SourceError
+
+from .chat_chunks import ChatAssembler
+from .chat_stream import ChatStream
+from .exchange import Exchange, Post
+from .patience import Patience
+from .source import Source, messages_of
+from .sse import LIMIT_BYTES
+
+if TYPE_CHECKING:
+    import httpx
+
+    from operators.event import Event
+    from operators.turn import TurnContext
+
+Messages: TypeAlias = "str | Sequence[Mapping[str, Any]] | Callable[[TurnContext], Any]"
+
+_SECRET: Final = ("auth", "key", "token", "secret", "cookie", "password")
+
+
+def openai_chat(
+    *,
+    base_url: str,
+    model: str,
+    api_key: str | None = None,
+    messages: Messages | None = None,
+    client: httpx.AsyncClient | None = None,
+    first_event: float | None = 60.0,
+    idle: float | None = 60.0,
+    total: float | None = None,
+    connect: float | None = 10.0,
+    attempts: int = 3,
+    backoff: float = 0.5,
+    backoff_max: float = 8.0,
+    headers: Mapping[str, str] | None = None,
+    provider: str = "openai",
+    limit_bytes: int = LIMIT_BYTES,
+    **params: Any,
+) -> Source:
+    """Stream a chat completion from `{base_url}/chat/completions`, one a turn.
+
+    `messages`: the messages, or a function of the turn that makes them, async or not;
+    left out, they are the turn's request: `{"messages": [...]}`, `{"message": "text"}`
+    or the text itself. `params` go into the request's body as they are (`temperature`,
+    `tools`, `max_tokens`, `n`, ...); `stream_options=None` leaves usage unasked for.
+
+    `first_event`, `idle`, `total` are deadlines in seconds, None for none: for the first
+    record of the answer, all attempts included; for each further one, pings not counted;
+    for the whole, a slow reader's time included. `connect` limits the making of one
+    connection. What fails before the first record is tried `attempts` times in all:
+    connections that fail or break, and statuses 408, 425, 429, 500, 502, 503, 504;
+    with pauses that double from `backoff` to `backoff_max`, and heed `Retry-After`. A
+    pause that would outlast the deadline is not made.
+
+    `client`: one of yours, which is left open; without it each turn makes one and closes
+    it. `provider` names the provider in `llm_call`. `limit_bytes`: the longest record.
+
+    Emits: `message.part.updated` with deltas of parts `text`, `reasoning` and `tool` (see
+        `ToolCalls` for their states), the events of one read as one list; at last one
+        `llm_call` with usage as reported. Choices beyond the first are passed over.
+    Raises: SourceUnreachable, SourceStatus, SourceProtocol, SourceTimeout;
+        SourceIncomplete: the stream ended with neither a finish reason nor `[DONE]`;
+        SourceError: the turn asks nothing, or what it asks is not JSON.
+        ValueError, at once: an address, limit, header or parameter that cannot be.
+    """
+    url = _completions_url(base_url)
+    patience = Patience(
+        first_event=first_event,
+        idle=idle,
+        total=total,
+        connect=connect,
+        attempts=attempts,
+        backoff=backoff,
+        backoff_max=backoff_max,
+    )
+    fixed = _headers(api_key, headers or {})
+    if "stream" in params:
+        raise ValueError("openai_chat always streams: leave `stream` out")
+    return chat_source(
+        url=url,
+        body={"model": model, "stream": True, **_options(params)},
+        messages=messages,
+        headers=fixed,
+        patience=patience,
+        client=client,
+        provider=provider,
+        limit_bytes=limit_bytes,
+        secrets=_secrets(api_key, fixed),
+    )
+
+
+def chat_source(
+    *,
+    url: str,
+    body: Mapping[str, Any],
+    headers: Mapping[str, str],
+    patience: Patience,
+    messages: Messages | None = None,
+    client: httpx.AsyncClient | None = None,
+    direct: bool = False,
+    provider: str = "openai",
+    limit_bytes: int = LIMIT_BYTES,
+    secrets: tuple[str, ...] = (),
+) -> Source:
+    """Make the source out of what `openai_chat` checked; `direct`: through no proxy."""
+
+    async def openai_chat(turn: TurnContext) -> AsyncGenerator[list[Event], None]:
+        asked = await _messages(messages, turn)
+        post = Post(
+            url=url,
+            headers=_traced(headers),
+            content=_encode({**body, "messages": asked}),
+            secrets=secrets,
+        )
+
+        def decoder(status: int) -> ChatStream:
+            assembler = ChatAssembler(model=str(body["model"]), provider=provider)
+            return ChatStream(assembler, status=status, limit_bytes=limit_bytes)
+
+        began = turn.clock()
+        exchange = Exchange(post, patience, client=client, direct=direct)
+        whole = False
+        try:
+            stream, events = await exchange.open(decoder)
+            progress = True
+            while not stream.done:
+                if events:
+                    yield events
+                if stream.failure is not None:
+                    break
+                events = []
+                seen = stream.records
+                try:
+                    chunk = await exchange.read(progress=progress)
+                except SourceError:
+                    if stream.complete:  # only usage was still to come
+                        break
+                    raise
+                if chunk is None:
+                    break
+                events = stream.feed(chunk)
+                progress = stream.records > seen
+            try:
+                latency_ms = round((turn.clock() - began) * 1000)
+                events += stream.finish(latency_ms=latency_ms)
+            except SourceError as error:
+                raise post.cleaned(error)  # noqa: B904 - it is the same error
+            whole = stream.done
+            yield events
+        finally:
+            await exchange.close(drain=whole)
+
+    return openai_chat
+
+
+async def _messages(messages: Messages | None, turn: TurnContext) -> list[Any]:
+    if messages is None:
+        return messages_of(turn.request, "the turn's request")
+    if not callable(messages):
+        return messages_of(messages, "`messages`")
+    made = messages(turn)
+    if inspect.isawaitable(made):
+        made = await made
+    return messages_of(made, "what `messages` made")
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    try:
+        try:
+            return orjson.dumps(body)
+        except TypeError:  # lone surrogates and large integers are valid JSON
+            return json.dumps(body, allow_nan=False).encode("ascii")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SourceError(
+            f"the request cannot be written as JSON: {error}", code="source.request"
+        ) from error
+
+
+def _traced(headers: Mapping[str, str]) -> dict[str, str]:
+    """Copy headers, the trace's added: `traceparent`, as the environment propagates."""
+    from opentelemetry.propagate import inject
+
+    carrier = dict(headers)
+    inject(carrier)
+    return carrier
+
+
+def _options(params: Mapping[str, Any]) -> dict[str, Any]:
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}, **params}
+    if options["stream_options"] is None:
+        del options["stream_options"]
+    return options
+
+
+def _completions_url(base_url: str) -> str:
+    url = urlsplit(base_url)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError(
+            f"base_url={base_url!r}: give an address such as http://127.0.0.1:8080/v1"
+        )
+    if url.query or url.fragment:
+        raise ValueError(
+            "base_url ends with a query or fragment: /chat/completions is appended to it"
+        )
+    return base_url.rstrip("/") + "/chat/completions"
+
+
+def _headers(api_key: str | None, more: Mapping[str, str]) -> dict[str, str]:
+    headers = {
+        "accept": "text/event-stream",
+        "accept-encoding": "identity",
+        "content-type": "application/json",
+    }
+    if api_key:
+        headers["authorization"] = f"Bearer {api_key}"
+    headers |= {name.lower(): value for name, value in more.items()}
+    for name, value in headers.items():
+        if not (value.isascii() and value.isprintable() and value == value.strip()):
+            raise ValueError(
+                f"the header {name} cannot be sent: it is not plain ASCII, or has white "
+                f"space or control characters around it; `.strip()` what was read"
+            )
+    return headers
+
+
+def _secrets(api_key: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Gather what no message may tell: the key, and what headers seem to keep secret."""
+    found = {api_key or ""}
+    for name, value in headers.items():
+        if any(word in name for word in _SECRET):
+            found |= {value, value.rpartition(" ")[2]}
+    return tuple(sorted((s for s in found if len(s) > 5), key=len, reverse=True))
