@@ -51,6 +51,7 @@ def accumulate(*, source: Source = "auto") -> Operator:
             message.on_event,
             awaits=False,
             types=_TYPES,
+            fold=message,
             settle=settle,
             when="needed",
         )
@@ -71,27 +72,19 @@ class _Entry:
 class Message:
     """A message being put together: fold events in, read `text()` and `parts()`."""
 
-    __slots__ = ("_append", "_entries", "_last", "source", "usage")
+    __slots__ = ("_entries", "append", "last", "source", "usage")
 
     def __init__(self, source: Source = "auto") -> None:
         """Start empty."""
         self.source = source
         self.usage: Usage | None = None
         self._entries: dict[Any, _Entry] = {}
-        self._last: object = self
-        self._append = list[str]().append
+        self.last: object = self
+        self.append = list[str]().append
 
     def on_event(self, event: Event) -> None:
         """Fold one event in; what does not have the known shape is passed over."""
         if event["type"] == "message.part.updated":
-            try:
-                data = event["data"]
-                text = data["delta"]
-                if text and data.get("part") is self._last:
-                    self._append(text)
-                    return
-            except (KeyError, TypeError, AttributeError):
-                pass
             self._updated(event)
             return
         data = event.get("data")
@@ -122,8 +115,8 @@ class Message:
                 return
             entry = self._entry(kind, known)
             entry.chunks.append(text)
-            self._append = entry.chunks.append
-            self._last = part
+            self.append = entry.chunks.append
+            self.last = part
             return
         if not textual:
             entry = self._entry(kind, known)
@@ -185,7 +178,7 @@ class Message:
         self._entries = {
             key: entry for key, entry in self._entries.items() if entry not in gone
         }
-        self._last = self
+        self.last = self
 
     def parts(self) -> tuple[Part, ...]:
         """Make the message's parts as they stand."""

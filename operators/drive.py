@@ -280,7 +280,7 @@ async def act(stage: Stage, event: Event) -> Iterable[Event]:
             return (event,) if value else ()
         case "filter_map":
             return () if value is None else (checked(value),)
-        case "flat_map":
+        case _:  # flat_map
             return [checked(one) for one in value]
 
 

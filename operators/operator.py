@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, NoReturn, TypeAlias
 
 from .errors import CompositionError
 
@@ -42,6 +42,20 @@ class Envelope:
         raise NotImplementedError
 
 
+class Fold(Protocol):
+    """What a stage shows that gathers text: the part it is at, and where text goes."""
+
+    @property
+    def last(self) -> object:
+        """The `part` whose deltas `append` takes, by identity."""
+        ...
+
+    @property
+    def append(self) -> Callable[[str], object]:
+        """Add the text of one delta of `last`."""
+        ...
+
+
 class Stage:
     """An operator at work in one turn. All parts are optional.
 
@@ -62,6 +76,9 @@ class Stage:
     `through(source)`: instead of `on_event`: an async iterator in, one out. With `lists`
     it also takes and gives the lists that one read of the source delivered.
 
+    `fold`: where the plan may append text deltas of the part that the stage is at, without
+    a call of `on_event`, which sees all others.
+
     A stage that keeps nothing between events may be one for all turns; with `by_turn` its
     `finish`, `settle` and `close` are given the turn.
     """
@@ -72,6 +89,7 @@ class Stage:
         "close",
         "envelope",
         "finish",
+        "fold",
         "lists",
         "on_error",
         "on_event",
@@ -98,6 +116,7 @@ class Stage:
         lists: bool = False,
         on_error: OnError = "fail",
         envelope: Envelope | None = None,
+        fold: Fold | None = None,
     ) -> None:
         """Put the parts together; `awaits` is found out when not given."""
         self.on_event = on_event
@@ -115,6 +134,7 @@ class Stage:
         self.lists = lists
         self.on_error: OnError = on_error
         self.envelope = envelope
+        self.fold = fold
 
 
 class Composable:

@@ -81,11 +81,11 @@ def chop(text: str, sizes: Iterable[int]) -> list[str]:
     wanted = tuple(sizes)
     if not wanted or min(wanted) < 1:
         raise ValueError(f"sizes must be one or more numbers from 1 on, not {wanted}")
+    sizes_again = cycle(wanted)
     pieces: list[str] = []
     at = 0
-    for size in cycle(wanted):
-        if at >= len(text):
-            break
+    while at < len(text):
+        size = next(sizes_again)
         pieces.append(text[at : at + size])
         at += size
     return pieces

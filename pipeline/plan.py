@@ -30,8 +30,8 @@ ENCODE: Final = -3
 READER: Final = -4
 """Owners of a generated line, beside the operators' positions."""
 
-StageKey: TypeAlias = tuple[str, str, bool, bool, str]
-"""(name, shape, awaits, has types, on_error) of one fusable stage; shape "" for none."""
+StageKey: TypeAlias = tuple[str, str, bool, bool, str, bool]
+"""(name, shape, awaits, has types, on_error, folds) of a stage; shape "" for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,7 @@ def compile_plan(
                 stage.lists if stage.through is not None else stage.awaits,
                 stage.types is not None,
                 stage.on_error,
+                stage.fold is not None,
             )
             for op, stage in zip(operators, stages, strict=True)
         ]
@@ -189,6 +190,10 @@ class _Emitter:
                 self.line(depth, f"{self.local(k)} = stages[{k}].on_event")
                 if self.key[k][3]:
                     self.line(depth, f"types_{k + 1} = stages[{k}].types")
+                if self.key[k][5]:
+                    self.line(depth, f"fold_{k + 1} = stages[{k}].fold")
+                    self.line(depth, f"last_{k + 1} = fold_{k + 1}.last")
+                    self.line(depth, f"append_{k + 1} = fold_{k + 1}.append")
 
     def guarded(self, k: int) -> bool:
         return self.key[k][1] == "tap" and self.key[k][4] != "fail"
@@ -201,7 +206,7 @@ class _Emitter:
         """Emit what one `event` meets from operator `start` on; `sink` ends it."""
         fresh = kind
         for k in range(start, self.stop):
-            name, shape, awaits, typed, _ = self.key[k]
+            name, shape, awaits, typed, _, folds = self.key[k]
             if not shape:
                 continue
             call = f"{'await ' if awaits else ''}{self.local(k)}(event)"
@@ -214,7 +219,9 @@ class _Emitter:
                 if shape != "flat_map":
                     self.line(depth, f"if kind in types_{k + 1}:", EVENT)
                     inside += 1
-            if shape == "tap":
+            if folds:
+                self.fold(inside, k, call, note)
+            elif shape == "tap":
                 self.tap(inside, k, call, note)
             elif shape in ("map", "filter_map"):
                 self.line(inside, f"event = {call}{note}", k)
@@ -238,6 +245,22 @@ class _Emitter:
                 depth = inside + 1
                 fresh = False
         sink(depth)
+
+    def fold(self, depth: int, k: int, call: str, note: str) -> None:
+        """Emit the append of one more delta of the same part; the call for the rest."""
+        n = k + 1
+        self.line(depth, "try:", k)
+        self.line(depth + 1, 'data = event["data"]', k)
+        self.line(depth + 1, 'text = data["delta"]', k)
+        self.line(depth + 1, f'same = data.get("part") is last_{n}', k)
+        self.line(depth, "except (AttributeError, KeyError, TypeError):", k)
+        self.line(depth + 1, "same = False", k)
+        self.line(depth, f"if same and text.__class__ is str:{note}", k)
+        self.line(depth + 1, f"append_{n}(text)", k)
+        self.line(depth, "else:", k)
+        self.line(depth + 1, call, k)
+        self.line(depth + 1, f"last_{n} = fold_{n}.last", k)
+        self.line(depth + 1, f"append_{n} = fold_{n}.append", k)
 
     def tap(self, depth: int, k: int, call: str, note: str) -> None:
         if self.guarded(k):

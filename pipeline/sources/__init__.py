@@ -6,13 +6,14 @@
     Pipeline(events([delta, delta, result]))       # what is at hand
 
 * `openai_chat`: chat completions of any server that speaks OpenAI's protocol
-* `local_model`: an embedded llama.cpp, started when first asked, stopped with the process
+* `local_model`: an embedded llama.cpp, started when first asked, ended with the process
 * `recorded`: SSE, NDJSON and timed recordings, chunk for chunk
 * `events`: lists, re-iterables, and functions that make iterables
 
-A source of your own is an async generator function that takes the turn. It yields events,
-or lists of the events that one read brought. The parts are there to be used again, each
-without I/O: `sse.Splitter`, `chat_chunks.ChatAssembler`, `chat_stream.ChatStream`.
+A source of your own is an async generator function that takes the turn. It yields
+events, or lists of the events that one read brought. The parts are there to be used
+again, each without I/O: `sse.Splitter`, `chat_chunks.ChatAssembler`,
+`chat_stream.ChatStream`.
 """
 
 from .iterable import events

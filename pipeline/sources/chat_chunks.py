@@ -9,8 +9,8 @@ from operators import event as ev
 from operators.errors import SourceProtocol
 from operators.event import Event
 
-from .decoding import excerpt
 from .chat_tools import ToolCalls
+from .decoding import excerpt
 
 _TEXT: Final = {
     # field of a delta -> type of the part it belongs to
@@ -117,15 +117,16 @@ class ChatAssembler:
                 if kind is not None:
                     if value.__class__ is not str:
                         _refuse(f"delta.{field}", value)
-                    if kind == "reasoning" and field == "reasoning":
-                        # OpenRouter and vLLM send the same text under both names
-                        if delta.get("reasoning_content"):
-                            continue
+                    if field == "reasoning" and delta.get("reasoning_content"):
+                        continue  # the same text: some servers use both names
                     part = self._part
                     if part.get("type") != kind:
                         part = self._part = {"type": kind, "id": self._next_id(kind)}
                     events.append(
-                        {"type": ev.PART_UPDATED, "data": {"part": part, "delta": value}}
+                        {
+                            "type": ev.PART_UPDATED,
+                            "data": {"part": part, "delta": value},
+                        }
                     )
                 elif field == "tool_calls":
                     if value.__class__ is not list:

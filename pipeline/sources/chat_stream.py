@@ -1,14 +1,15 @@
-"""A chat completion's bytes folded into events: splitter, decoder and end rule in one."""
+"""A chat completion's bytes folded into events: splitter, decoder and end rule."""
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from operators.errors import SourceError, SourceIncomplete, SourceProtocol, SourceStatus
+from operators.errors import SourceError, SourceIncomplete, SourceProtocol
 from operators.event import Event
 
 from .chat_chunks import ChatAssembler
-from .decoding import decode_object, excerpt
+from .decoding import decode_object
+from .refusal import error_from_body
 from .sse import LIMIT_BYTES, Splitter
 
 _DONE: Final = b"[DONE]"
@@ -25,7 +26,15 @@ class ChatStream:
     gave, then raise it.
     """
 
-    __slots__ = ("_assembler", "_splitter", "_status", "_where", "done", "failure", "records")
+    __slots__ = (
+        "_assembler",
+        "_splitter",
+        "_status",
+        "_where",
+        "done",
+        "failure",
+        "records",
+    )
 
     def __init__(
         self,
@@ -98,11 +107,12 @@ class ChatStream:
             raise error_from_body(body, left, status=self._status)
         if self.records and not self._assembler.seen:
             raise SourceProtocol(
-                f"{self._where} has {self.records} records, but no chat completion chunk"
+                f"{self._where} has {self.records} records, but none of them is a "
+                f"chat completion chunk"
             )
         raise SourceIncomplete(
-            f"{self._where} ended after {self.records} records without a finish reason or "
-            f"[DONE]"
+            f"{self._where} ended after {self.records} records without a finish reason "
+            f"or [DONE]"
             + (f", in the middle of a record of {len(left)} bytes" if left else "")
             + ": the answer is cut"
         )
@@ -110,23 +120,3 @@ class ChatStream:
     def _raise_error(self, decoded: dict[str, Any], data: bytes, name: str) -> None:
         if decoded.get("error") or name == "error":
             raise error_from_body(decoded, data, status=self._status)
-
-
-def error_from_body(
-    body: dict[str, Any] | None, data: bytes | str, *, status: int, where: str = ""
-) -> SourceStatus:
-    """Make the error that an answer's JSON body tells; `where` opens its message."""
-    error: Any = body.get("error") or body if body is not None else None
-    said = ""
-    if isinstance(error, dict):
-        told = cast("dict[str, Any]", error)
-        message: Any = told.get("message") or told.get("detail")
-        kind: Any = told.get("type") or told.get("code")
-        said = str(message or "")
-        if said and kind:
-            said += f" ({kind})"
-    elif isinstance(error, str):
-        said = error
-    text = excerpt(data)
-    where = where or "the provider answered with an error instead of the stream"
-    return SourceStatus(f"{where}: {excerpt(said) or text}", status=status, body=text)

@@ -63,7 +63,7 @@ class ToolCalls:
             known = cast("dict[str, Any]", fragment)
             function: Any = known.get("function") or {}
             if not isinstance(function, dict):
-                _refuse("has a `function` that is no object", fragment)
+                _refuse("has a `function` that is no object", known)
             detail = cast("dict[str, Any]", function)
             call = self._call(known, detail, events)
             text: Any = detail.get("arguments")
@@ -72,7 +72,7 @@ class ToolCalls:
             if isinstance(text, dict):  # some servers decode them
                 text = json.dumps(text, ensure_ascii=False)
             if not isinstance(text, str):
-                _refuse("has `arguments` that are no text", fragment)
+                _refuse("has `arguments` that are no text", known)
             call.fragments.append(text)
             events.append(
                 {"type": ev.PART_UPDATED, "data": {"part": call.part, "delta": text}}
@@ -87,7 +87,11 @@ class ToolCalls:
                 continue
             call.done = True
             text = "".join(call.fragments)
-            state: dict[str, Any] = {"status": "running", "input": {}, "inputText": text}
+            state: dict[str, Any] = {
+                "status": "running",
+                "input": {},
+                "inputText": text,
+            }
             try:
                 state["input"] = decode_arguments(text)
             except ValueError as error:
@@ -109,17 +113,19 @@ class ToolCalls:
             call = self._by_index.get(index)
         else:
             call = None if name else self._last
-        # One server gives parallel calls the same index, another each fragment a new id:
-        # only both together are another call.
+        # One server gives parallel calls the same index, another each fragment a new
+        # id: only an id that comes with a name is another call's.
         if call is not None and call.id and name and call_id not in ("", call.id):
             call = None
         if call is None or call.done:
             if not name:
-                _refuse("goes on with a call that was not begun: it has no name", fragment)
+                _refuse(
+                    "goes on with a call that was not begun: it has no name", fragment
+                )
             part_id = self._next_id("tool")
             call = _Call(part_id, call_id or part_id, name)
             self._all.append(call)
-            begun = {"status": "pending", "input": {}, "inputText": ""}
+            begun: dict[str, Any] = {"status": "pending", "input": {}, "inputText": ""}
             events.append(
                 {
                     "type": ev.PART_UPDATED,

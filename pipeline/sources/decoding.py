@@ -55,10 +55,11 @@ def _decode_slowly(data: bytes, where: str) -> object:
     except RecursionError as error:
         raise SourceProtocol(f"{where} is nested too deeply to be decoded") from error
     except ValueError as error:
-        raise SourceProtocol(f"{where} is not JSON ({error}): {excerpt(data)}") from error
+        raise SourceProtocol(
+            f"{where} is not JSON ({error}): {excerpt(data)}"
+        ) from error
 
 
 def _kind(value: object) -> str:
-    return {list: "an array", str: "a string", type(None): "null"}.get(
-        type(value), "a number or boolean"
-    )
+    kinds: dict[type, str] = {list: "an array", str: "a string", type(None): "null"}
+    return kinds.get(type(value), "a number or boolean")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
-from urllib.parse import urlsplit
 
 from operators.errors import (
     SourceError,
@@ -18,14 +15,14 @@ from operators.errors import (
     SourceUnreachable,
 )
 
-from .chat_stream import error_from_body
+from .client import is_transport, make_client
 from .closing import carried_through
 from .decoding import decode_object, excerpt
 from .patience import Patience, Waiting, retry_after
+from .post import Post
+from .refusal import error_from_body
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
     from operators.event import Event
@@ -48,39 +45,6 @@ class Decoder(Protocol):
 
 
 D = TypeVar("D", bound=Decoder)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Post:
-    """What to ask, and how to speak of it without telling its secrets."""
-
-    url: str
-    headers: dict[str, str] = field(repr=False)
-    content: bytes = field(repr=False)
-    secrets: tuple[str, ...] = field(default=(), repr=False)
-
-    @property
-    def name(self) -> str:
-        """The request as messages name it: without user information."""
-        url = urlsplit(self.url)
-        return f"POST {url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
-
-    def clean(self, text: str) -> str:
-        """Take the secrets out of a text, also one that its end cuts short."""
-        for secret in self.secrets:
-            text = text.replace(secret, "[secret]")
-            for length in range(len(secret) - 1, 3, -1):
-                if text.endswith(secret[:length]):
-                    text = text[:-length] + "[secret]"
-                    break
-        return text
-
-    def cleaned(self, error: SourceError) -> SourceError:
-        """Take the secrets out of an error that quotes what the provider wrote."""
-        error.args = (self.clean(str(error)),)
-        if isinstance(error, SourceStatus):
-            error.body = self.clean(error.body)
-        return error
 
 
 class Exchange:
@@ -143,7 +107,7 @@ class Exchange:
             attempt += 1
 
     async def read(self, *, progress: bool) -> bytes | None:
-        """Read what comes next, None at the end; `progress`: the last read had a record.
+        """Read what comes next, None at the end; `progress`: there has been a record.
 
         Raises:
             SourceIncomplete: the connection broke.
@@ -222,8 +186,8 @@ class Exchange:
         encoding = response.headers.get("content-encoding", "identity").strip().lower()
         if encoding not in ("identity", ""):
             raise SourceProtocol(
-                f"{self._post.name} answered with content-encoding {encoding}, although "
-                f"only identity was accepted"
+                f"{self._post.name} answered with content-encoding {encoding}, "
+                f"although only identity was accepted"
             )
         told = response.headers.get("content-type", "")
         kind = told.partition(";")[0].strip().lower()
@@ -260,7 +224,7 @@ class Exchange:
         return error
 
     async def _body(self) -> bytes:
-        """Read the beginning of a body that is no stream; what does not come is left."""
+        """Read the beginning of a body that is no stream, as far as it comes."""
         assert self._chunks is not None, "only called with a response"
         body = bytearray()
         with suppress(Exception):  # the answer's status says more than how it broke off
@@ -293,14 +257,16 @@ class Exchange:
 
     def _unreachable(self, error: Exception, what: str, attempt: int) -> SourceError:
         told = f"{self._post.name}: {what}: {self._told(error)}"
-        if not _is_transport(error):
+        if not is_transport(error):
             return SourceError(told)
         attempts = self._patience.attempts
         return SourceUnreachable(f"{told} (attempt {attempt} of {attempts})")
 
     def _told(self, error: Exception) -> str:
         said = self._post.clean(str(error))
-        return f"{type(error).__name__}: {excerpt(said)}" if said else type(error).__name__
+        return (
+            f"{type(error).__name__}: {excerpt(said)}" if said else type(error).__name__
+        )
 
     def _quote(self, body: bytes) -> str:
         return excerpt(self._post.clean(_text(body)))
@@ -308,36 +274,3 @@ class Exchange:
 
 def _text(body: bytes) -> str:
     return body.decode("utf-8", "replace")
-
-
-def _is_transport(error: Exception) -> bool:
-    """Tell what the network did from what is wrong with the request."""
-    import httpx
-
-    if isinstance(error, (httpx.UnsupportedProtocol, httpx.LocalProtocolError)):
-        return False
-    return (
-        isinstance(error, (httpx.TransportError, OSError))
-        # the transport of httpx-aiohttp lets some of aiohttp's own errors through
-        or type(error).__module__.startswith("aiohttp.")
-    )
-
-
-def make_client(*, direct: bool = False) -> httpx.AsyncClient:
-    """Make a client: over aiohttp where the extra `http` is installed, as it is faster."""
-    import httpx
-
-    kind: type[httpx.AsyncClient]
-    try:
-        from httpx_aiohttp import HttpxAiohttpClient as kind
-    except ImportError:
-        kind = httpx.AsyncClient
-    return kind(verify=_tls(), trust_env=not direct, timeout=None)
-
-
-@cache
-def _tls() -> ssl.SSLContext:
-    """Load the certificates once: it takes longer than a turn's whole set-up."""
-    import httpx
-
-    return httpx.create_ssl_context()

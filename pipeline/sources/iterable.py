@@ -11,7 +11,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from operators.errors import CompositionError
 from operators.operator import required_parameters
@@ -20,14 +20,13 @@ if TYPE_CHECKING:
     from operators.event import Event
     from operators.turn import TurnContext
 
-Events: TypeAlias = (
-    "Iterable[Event] | Iterable[list[Event]] "
-    "| AsyncIterable[Event] | AsyncIterable[list[Event]]"
-)
-
 
 def events(
-    source: Events | Callable[..., Any],
+    source: Iterable[Event]
+    | Iterable[list[Event]]
+    | AsyncIterable[Event]
+    | AsyncIterable[list[Event]]
+    | Callable[..., Any],
 ) -> Callable[[TurnContext], AsyncGenerator[Event | list[Event], None]]:
     """Give the events of an iterable anew each turn, or of what a function makes.
 
@@ -59,7 +58,7 @@ def events(
                 if isinstance(iterator, AsyncGenerator):
                     await cast("AsyncGenerator[Any, None]", iterator).aclose()
             return
-        items = iter(made)
+        items = iter(cast("Iterable[Any]", made))
         try:
             for item in items:
                 yield item

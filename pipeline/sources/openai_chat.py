@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-from urllib.parse import urlsplit
-
-import orjson
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from operators.errors import SourceError
 
 from .chat_chunks import ChatAssembler
+from .chat_request import (
+    completions_url,
+    encoded,
+    request_headers,
+    request_options,
+    secrets_of,
+    traced,
+)
 from .chat_stream import ChatStream
-from .exchange import Exchange, Post
+from .exchange import Exchange
 from .patience import Patience
+from .post import Post
 from .source import Source, messages_of
 from .sse import LIMIT_BYTES
 
@@ -26,8 +31,6 @@ if TYPE_CHECKING:
     from operators.turn import TurnContext
 
 Messages: TypeAlias = "str | Sequence[Mapping[str, Any]] | Callable[[TurnContext], Any]"
-
-_SECRET: Final = ("auth", "key", "token", "secret", "cookie", "password")
 
 
 def openai_chat(
@@ -56,26 +59,27 @@ def openai_chat(
     or the text itself. `params` go into the request's body as they are (`temperature`,
     `tools`, `max_tokens`, `n`, ...); `stream_options=None` leaves usage unasked for.
 
-    `first_event`, `idle`, `total` are deadlines in seconds, None for none: for the first
-    record of the answer, all attempts included; for each further one, pings not counted;
-    for the whole, a slow reader's time included. `connect` limits the making of one
-    connection. What fails before the first record is tried `attempts` times in all:
-    connections that fail or break, and statuses 408, 425, 429, 500, 502, 503, 504;
+    `first_event`, `idle`, `total` are deadlines in seconds, None for none: for the
+    first record of the answer, all attempts included; for each further one, pings not
+    counted; for the whole, a slow reader's time included. `connect` limits the making
+    of one connection. What fails before the first record is tried `attempts` times in
+    all: connections that fail or break, and statuses 408, 425, 429, 500, 502, 503, 504;
     with pauses that double from `backoff` to `backoff_max`, and heed `Retry-After`. A
     pause that would outlast the deadline is not made.
 
-    `client`: one of yours, which is left open; without it each turn makes one and closes
-    it. `provider` names the provider in `llm_call`. `limit_bytes`: the longest record.
+    `client`: one of yours, which is left open; without it each turn makes one and
+    closes it. `provider` names the provider in `llm_call`. `limit_bytes`: the longest
+    record.
 
-    Emits: `message.part.updated` with deltas of parts `text`, `reasoning` and `tool` (see
-        `ToolCalls` for their states), the events of one read as one list; at last one
-        `llm_call` with usage as reported. Choices beyond the first are passed over.
+    Emits: `message.part.updated` with deltas of parts `text`, `reasoning` and `tool`
+        (see `ToolCalls` for their states), the events of one read as one list; at last
+        one `llm_call` with usage as reported. Choices beyond the first are passed over.
     Raises: SourceUnreachable, SourceStatus, SourceProtocol, SourceTimeout;
         SourceIncomplete: the stream ended with neither a finish reason nor `[DONE]`;
         SourceError: the turn asks nothing, or what it asks is not JSON.
         ValueError, at once: an address, limit, header or parameter that cannot be.
     """
-    url = _completions_url(base_url)
+    url = completions_url(base_url)
     patience = Patience(
         first_event=first_event,
         idle=idle,
@@ -85,19 +89,17 @@ def openai_chat(
         backoff=backoff,
         backoff_max=backoff_max,
     )
-    fixed = _headers(api_key, headers or {})
-    if "stream" in params:
-        raise ValueError("openai_chat always streams: leave `stream` out")
+    fixed = request_headers(api_key, headers or {})
     return chat_source(
         url=url,
-        body={"model": model, "stream": True, **_options(params)},
+        body={"model": model, **request_options(params)},
         messages=messages,
         headers=fixed,
         patience=patience,
         client=client,
         provider=provider,
         limit_bytes=limit_bytes,
-        secrets=_secrets(api_key, fixed),
+        secrets=secrets_of(api_key, fixed),
     )
 
 
@@ -120,8 +122,8 @@ def chat_source(
         asked = await _messages(messages, turn)
         post = Post(
             url=url,
-            headers=_traced(headers),
-            content=_encode({**body, "messages": asked}),
+            headers=traced(headers),
+            content=encoded({**body, "messages": asked}),
             secrets=secrets,
         )
 
@@ -174,71 +176,3 @@ async def _messages(messages: Messages | None, turn: TurnContext) -> list[Any]:
     if inspect.isawaitable(made):
         made = await made
     return messages_of(made, "what `messages` made")
-
-
-def _encode(body: Mapping[str, Any]) -> bytes:
-    try:
-        try:
-            return orjson.dumps(body)
-        except TypeError:  # lone surrogates and large integers are valid JSON
-            return json.dumps(body, allow_nan=False).encode("ascii")
-    except (TypeError, ValueError, RecursionError) as error:
-        raise SourceError(
-            f"the request cannot be written as JSON: {error}", code="source.request"
-        ) from error
-
-
-def _traced(headers: Mapping[str, str]) -> dict[str, str]:
-    """Copy headers, the trace's added: `traceparent`, as the environment propagates."""
-    from opentelemetry.propagate import inject
-
-    carrier = dict(headers)
-    inject(carrier)
-    return carrier
-
-
-def _options(params: Mapping[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = {"stream_options": {"include_usage": True}, **params}
-    if options["stream_options"] is None:
-        del options["stream_options"]
-    return options
-
-
-def _completions_url(base_url: str) -> str:
-    url = urlsplit(base_url)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError(
-            f"base_url={base_url!r}: give an address such as http://127.0.0.1:8080/v1"
-        )
-    if url.query or url.fragment:
-        raise ValueError(
-            "base_url ends with a query or fragment: /chat/completions is appended to it"
-        )
-    return base_url.rstrip("/") + "/chat/completions"
-
-
-def _headers(api_key: str | None, more: Mapping[str, str]) -> dict[str, str]:
-    headers = {
-        "accept": "text/event-stream",
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-    }
-    if api_key:
-        headers["authorization"] = f"Bearer {api_key}"
-    headers |= {name.lower(): value for name, value in more.items()}
-    for name, value in headers.items():
-        if not (value.isascii() and value.isprintable() and value == value.strip()):
-            raise ValueError(
-                f"the header {name} cannot be sent: it is not plain ASCII, or has white "
-                f"space or control characters around it; `.strip()` what was read"
-            )
-    return headers
-
-
-def _secrets(api_key: str | None, headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Gather what no message may tell: the key, and what headers seem to keep secret."""
-    found = {api_key or ""}
-    for name, value in headers.items():
-        if any(word in name for word in _SECRET):
-            found |= {value, value.rpartition(" ")[2]}
-    return tuple(sorted((s for s in found if len(s) > 5), key=len, reverse=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from random import uniform
 from time import monotonic
@@ -52,7 +52,7 @@ class Patience:
             raise ValueError(f"attempts={self.attempts!r}: give 1 or more")
 
     def pause(self, attempt: int, error: SourceError) -> float | None:
-        """Tell the seconds to wait after failed attempt number `attempt`; None: give up.
+        """Tell the seconds to wait after attempt number `attempt`; None: give up.
 
         They double from `backoff` up to `backoff_max`, give or take a quarter, and are
         never less than what the provider asked for in `Retry-After`.
@@ -143,6 +143,6 @@ def retry_after(value: str | None) -> float | None:
         except ValueError:
             return None
         if date.tzinfo is None:
-            date = date.replace(tzinfo=timezone.utc)
-        seconds = (date - datetime.now(timezone.utc)).total_seconds()
+            date = date.replace(tzinfo=UTC)
+        seconds = (date - datetime.now(UTC)).total_seconds()
     return max(seconds, 0.0) if math.isfinite(seconds) else None

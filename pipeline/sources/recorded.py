@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 from collections.abc import AsyncGenerator, Iterator
 from itertools import groupby
 from os import PathLike
@@ -13,11 +12,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from operators import event as ev
+from operators.deadline import is_seconds
 from operators.errors import SourceError, SourceIncomplete, SourceProtocol
 
 from .chat_chunks import ChatAssembler
-from .chat_stream import ChatStream, error_from_body
+from .chat_stream import ChatStream
 from .decoding import decode_object, excerpt
+from .refusal import error_from_body
 from .source import Source
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ def recorded(path: str | PathLike[str], *, speed: float | None = None) -> Source
     """Replay a recording, once per turn; what it is, is seen from what it holds.
 
     * the server-sent events of a chat completion (`*.sse`), one record a read;
-    * lines of `{"t_ms": 30.8, "line": "data: ..."}` (`*.timed.jsonl`): the same with the
-      ms from the request to each line; lines of one time came in one read;
+    * lines of `{"t_ms": 30.8, "line": "data: ..."}` (`*.timed.jsonl`): the same with
+      the ms from the request to each line; lines of one time came in one read;
     * events, one a line (`*.ndjson`, `*.jsonl`), as `turnpipe run` prints them.
 
     `speed` 1.0 waits as the recording says, 2.0 half as long, None not at all; a
@@ -47,10 +48,10 @@ def recorded(path: str | PathLike[str], *, speed: float | None = None) -> Source
         SourceError: there is no such file (code `source.recording`).
         ValueError, at once: `speed` is not a positive number.
     """
-    if speed is not None and not (
-        isinstance(speed, (int, float)) and 0 < speed < math.inf
-    ):
-        raise ValueError(f"speed={speed!r}: give a positive number, or None for no wait")
+    if speed is not None and not is_seconds(speed):
+        raise ValueError(
+            f"speed={speed!r}: give a positive number, or None for no wait"
+        )
     file = Path(path)
 
     async def recorded(turn: TurnContext) -> AsyncGenerator[list[Event], None]:
@@ -117,15 +118,16 @@ def _timed(lines: Iterator[dict[str, Any]], name: str) -> Iterator[Read]:
         text: Any = line.get("line")
         if not isinstance(at, (int, float)) or not isinstance(text, str):
             raise SourceProtocol(
-                f"line {number} of {name} is not a timed line: it needs a number `t_ms` "
-                f"and a text `line`"
+                f"line {number} of {name} is not a timed line: it needs a number "
+                f"`t_ms` and a text `line`"
             )
         rows.append((at / 1000, text))
     # recorders that pass over empty lines leave one record a line
     end = "\n" if any(not text for _, text in rows) else "\n\n"
     for at, group in groupby(rows, key=lambda row: row[0]):
-        yield at, "".join([text + end for _, text in group]).encode(
-            "utf-8", "surrogatepass"
+        yield (
+            at,
+            "".join([text + end for _, text in group]).encode("utf-8", "surrogatepass"),
         )
 
 

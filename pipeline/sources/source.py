@@ -27,6 +27,7 @@ def messages_of(request: object, where: str) -> list[Any]:
     if isinstance(request, dict):
         known = cast("dict[str, object]", request)
         asked = known.get("messages") or known.get("message")
+        request = known
     if isinstance(asked, str) and asked:
         return [{"role": "user", "content": asked}]
     if isinstance(asked, (list, tuple)) and asked:

@@ -1,8 +1,8 @@
 """Server-sent events out of bytes: a splitter that does no I/O.
 
 The grammar is that of the WHATWG HTML standard, 9.2.6 "Interpreting an event stream",
-but for one thing: data stays bytes, so that what is not UTF-8 is found by whoever decodes
-it instead of turning into U+FFFD.
+but for one thing: data stays bytes, so that what is not UTF-8 is found by whoever
+decodes it instead of turning into U+FFFD.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Record(NamedTuple):
 class Splitter:
     r"""Cut a stream of bytes into records: `feed` what was read, `eof` when it ended.
 
-    Lines end at LF, CR or CRLF and nowhere else; U+2028, U+0085 and form feeds are text.
-    A CR ends its line at once, also where the LF that belongs to it comes with the next
-    bytes. `retry` is the reconnection time in ms that the stream asked for.
+    Lines end at LF, CR or CRLF and nowhere else; U+2028, U+0085 and form feeds are
+    text. A CR ends its line at once, also where the LF that belongs to it comes with
+    the next bytes. `retry` is the reconnection time in ms that the stream asked for.
     """
 
     __slots__ = (
@@ -99,22 +99,22 @@ class Splitter:
         records: list[Record] = []
         for block in blocks:
             if len(block) > self._limit:
-                self._fail()
+                failure = self._fail()
+                if not records:
+                    raise failure
                 break
             if block.startswith(b"data: ") and b"\n" not in block:
                 records.append(Record(block[6:], "message", self._id))
             elif (record := self._parse(block)) is not None:
                 records.append(record)
-        if self._failure is not None and not records:
-            raise self._failure
         return records
 
     def eof(self) -> bytes:
         """End the stream; give the unfinished record's bytes, which the rule discards.
 
-        "Once the end of the file is reached, any pending data must be discarded. (If the
-        file ends in the middle of an event, before the final empty line, the incomplete
-        event is not dispatched.)"
+        "Once the end of the file is reached, any pending data must be discarded. (If
+        the file ends in the middle of an event, before the final empty line, the
+        incomplete event is not dispatched.)"
 
         Raises:
             SourceProtocol: a record was longer than the limit.

@@ -14,7 +14,9 @@ async def alone_in_its_loop(test):
     await asyncio.sleep(0)
     left = [task for task in asyncio.all_tasks() if task is not ours]
     assert not left, f"tasks left behind: {left}"
-    opened = asyncio.get_running_loop()._asyncgens  # finished ones stay while referred to
+    opened = (
+        asyncio.get_running_loop()._asyncgens
+    )  # finished ones stay while referred to
     unfinished = [agen for agen in opened if agen.ag_frame is not None]
     assert not unfinished, f"generators left behind: {unfinished}"
 

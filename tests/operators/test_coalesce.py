@@ -40,8 +40,15 @@ async def test_a_merged_delta_holds_at_most_max_events():
 async def test_a_merged_delta_has_at_most_max_chars_unless_one_is_longer():
     given = deltas("a", "bb", "cc", "ddddd", "e", "fff", "g")
     assert await coalesced(*given, max_chars=4) == ["a", "bbcc", "ddddd", "efff", "g"]
-    assert await coalesced(*given, max_chars=3) == ["a", "bb", "cc", "ddddd", "e",
-                                                    "fff", "g"]
+    assert await coalesced(*given, max_chars=3) == [
+        "a",
+        "bb",
+        "cc",
+        "ddddd",
+        "e",
+        "fff",
+        "g",
+    ]
 
 
 async def test_it_never_crosses_another_event():
@@ -87,7 +94,9 @@ async def test_equal_parts_merge_and_the_later_snapshot_is_kept():
     assert await coalesced(*apart) == ["a", "b", "c"]
     bare = [{"type": ev.PART_UPDATED, "data": {"delta": text}} for text in "abc"]
     assert await coalesced(*bare) == ["a", "bc"]
-    named = [{"type": ev.PART_UPDATED, "data": {"part": "p", "delta": t}} for t in "abc"]
+    named = [
+        {"type": ev.PART_UPDATED, "data": {"part": "p", "delta": t}} for t in "abc"
+    ]
     assert await coalesced(*named) == ["a", "bc"]
 
 
@@ -189,7 +198,13 @@ async def test_with_max_delay_the_same_comes_out_and_lists_stay_lists(turn):
     merged = deltas("bcd")
     assert await drain(out) == [a, [*merged, OTHER], [OTHER], *deltas("ef")]
     assert stage.finish() == []
-    assert await coalesced(*items, max_delay=LONG) == ["a", "bcd", "other", "other", "ef"]
+    assert await coalesced(*items, max_delay=LONG) == [
+        "a",
+        "bcd",
+        "other",
+        "other",
+        "ef",
+    ]
 
 
 async def test_held_text_leaves_a_silent_source_after_max_delay(turn):
@@ -272,9 +287,10 @@ async def test_the_source_is_pulled_at_most_max_events_ahead(turn, event):
                 await asyncio.sleep(0)
             assert pulled <= read + 4
     left = stage.finish()
-    assert read + sum(
-        1 if item is OTHER else len(item["data"]["delta"]) for item in left
-    ) == pulled
+    assert (
+        read + sum(1 if item is OTHER else len(item["data"]["delta"]) for item in left)
+        == pulled
+    )
 
 
 async def test_closing_it_closes_the_source_in_the_task_that_iterated_it(turn):

@@ -46,7 +46,9 @@ async def test_an_operator_that_raised_is_bypassed_and_a_guard_sends_no_free_tex
     out = await feed(chain, [X], turn=turn)
     assert kinds(out) == ["session.run.started", "error", "session.run.failed"]
 
-    guard = ops.Operator("guard", lambda turn: ops.Stage(boom, shape="map"), guards=True)
+    guard = ops.Operator(
+        "guard", lambda turn: ops.Stage(boom, shape="map"), guards=True
+    )
     out = await feed(ops.lifecycle() | guard, [Y])
     assert kinds(out) == ["session.run.started", "error", "session.run.failed"]
     assert out[1]["data"]["message"] == ""
@@ -114,7 +116,9 @@ async def test_held_events_go_through_what_comes_after_ahead_of_the_terminal(tur
         def finish(self):
             return [X, Y]
 
-    chain = ops.operator(Holding) | ops.lifecycle() | ops.map(lambda e: {**e, "seen": 1})
+    chain = (
+        ops.operator(Holding) | ops.lifecycle() | ops.map(lambda e: {**e, "seen": 1})
+    )
     out = await feed(chain, [X])
     assert kinds(out) == ["session.run.started", "x", "y", "session.run.completed"]
     assert all(event["seen"] for event in out)
@@ -132,10 +136,13 @@ async def test_a_finish_or_a_settle_that_raises_fails_the_turn(turn, logged):
     for parts in ({"finish": boom}, {"settle": boom}, {"finish": lambda: [None]}):
         chain = ops.lifecycle() | stage(**parts) | stage(settle=lambda: ran.append(1))
         assert kinds(await feed(chain, [X]))[-2:] == ["error", "session.run.failed"]
-    assert len(ran) == 2  # a failed settle skips those after it, a failed finish does not
+    assert (
+        len(ran) == 2
+    )  # a failed settle skips those after it, a failed finish does not
 
-    out = await feed(stage(settle=boom) | ops.lifecycle() | stage(finish=boom), [],
-                     turn=turn)
+    out = await feed(
+        stage(settle=boom) | ops.lifecycle() | stage(finish=boom), [], turn=turn
+    )
     assert kinds(out)[-1] == "session.run.failed"
     assert [message for message, _ in logged] == [
         "turn failed",
@@ -179,7 +186,9 @@ async def test_close_runs_on_every_end_and_its_errors_are_logged(turn, logged):
     chain = ops.Chain(
         [
             ops.Operator("bad", lambda turn: ops.Stage(close=boom)),
-            ops.Operator("good", lambda turn: ops.Stage(close=lambda: closed.append(1))),
+            ops.Operator(
+                "good", lambda turn: ops.Stage(close=lambda: closed.append(1))
+            ),
         ]
     )
     assert await feed(chain, [X], turn=turn) == [X]
@@ -239,9 +248,9 @@ async def test_through_sees_single_events_of_the_source_and_of_finish(turn):
             seen.append(event)
             yield event
 
-    chain = ops.lifecycle() | ops.coalesce() | ops.through(look) | ops.tap(print, types=())
+    chain = (
+        ops.lifecycle() | ops.coalesce() | ops.through(look) | ops.tap(print, types=())
+    )
     out = await feed(chain, [deltas("a", "b"), *deltas("c")], turn=turn)
     assert seen == deltas("a", "bc")
     assert len(out) == 4
-
-

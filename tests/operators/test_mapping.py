@@ -22,7 +22,12 @@ async def test_map_replaces_every_event_sync_async_partial_and_with_the_turn(tur
     async def awaited_with_turn(event, turn):
         return {**event, "id": turn.execution_id}
 
-    for function in (mark, awaited, functools.partial(mark), functools.partial(awaited)):
+    for function in (
+        mark,
+        awaited,
+        functools.partial(mark),
+        functools.partial(awaited),
+    ):
         assert await feed(ops.map(function), [X, Y]) == [mark(X), mark(Y)]
     for function in (with_turn, awaited_with_turn):
         assert await feed(ops.map(function), [X], turn=turn) == [{**X, "id": "x-1"}]
@@ -56,7 +61,9 @@ async def test_flat_map_gives_none_or_several():
 
 @pytest.mark.parametrize("make", [ops.map, ops.filter, ops.flat_map])
 async def test_types_let_the_others_pass(make):
-    gone = {ops.map: mark, ops.filter: lambda e: False, ops.flat_map: lambda e: ()}[make]
+    gone = {ops.map: mark, ops.filter: lambda e: False, ops.flat_map: lambda e: ()}[
+        make
+    ]
     assert X in await feed(make(gone, types={"y"}), [X, Y])
     assert Y not in await feed(make(gone, types={"y"}), [X, Y])
     assert await feed(make(gone, types=()), [X, {}]) == [X, {}]

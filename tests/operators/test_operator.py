@@ -85,7 +85,9 @@ async def test_an_operator_without_open_names_the_mend(turn):
 
     class Mine(ops.Operator):
         def open(self, turn):
-            return ops.Stage(lambda event: {**event, "by": turn.execution_id}, shape="map")
+            return ops.Stage(
+                lambda event: {**event, "by": turn.execution_id}, shape="map"
+            )
 
     assert await feed(Mine("mine"), [X], turn=turn) == [{**X, "by": "x-1"}]
 
@@ -145,8 +147,9 @@ async def test_a_factory_may_give_a_stage_or_an_object_with_through():
     assert await feed(ops.operator(Taking, name="one"), [X, X]) == [X]
     dropping = ops.operator(lambda: ops.Stage(keep, shape="filter"), guards=True)
     assert (await feed(dropping, [X]), dropping.guards) == ([X], True)
-    shaped = ops.operator(lambda: type("F", (), {"on_event": lambda s, e: 0})(),
-                          shape="filter")
+    shaped = ops.operator(
+        lambda: type("F", (), {"on_event": lambda s, e: 0})(), shape="filter"
+    )
     assert await feed(shaped, [X]) == []
 
 
@@ -236,7 +239,9 @@ EVERY = {
     "through": lambda: ops.through(pipe.skip(0)),
     "nested": lambda: ops.through(ops.tap(keep) | ops.timeout(idle=1000)),
     "class": lambda: ops.operator(Doubling),
-    "chain": lambda: ops.tap(keep) | ops.coalesce(max_delay=1) | ops.timeout(total=1000),
+    "chain": lambda: (
+        ops.tap(keep) | ops.coalesce(max_delay=1) | ops.timeout(total=1000)
+    ),
     "empty": ops.Chain,
 }
 

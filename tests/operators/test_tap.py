@@ -101,6 +101,12 @@ async def test_on_error_disable_calls_it_no_more(turn, logged, queue):
     assert len(logged) == 1
 
 
+async def test_each_disabled_tap_is_disabled_by_itself(turn, logged):
+    taps = [ops.tap(fails_on_y, on_error="disable") for _ in range(3)]
+    assert await feed(ops.Chain(taps[:2]) | taps[2], [Y, Y], turn=turn) == [Y, Y]
+    assert len(logged) == 3
+
+
 async def test_a_queued_tap_runs_beside_the_stream_and_is_drained_before_settling(turn):
     steps = []
     release = asyncio.Event()
@@ -141,7 +147,9 @@ async def test_a_full_queue_makes_the_stream_wait():
     assert asyncio.current_task() not in tasks
 
 
-async def test_a_queued_tap_sees_the_terminals_and_their_errors_are_logged(turn, logged):
+async def test_a_queued_tap_sees_the_terminals_and_their_errors_are_logged(
+    turn, logged
+):
     seen = Seen()
     await feed(ops.lifecycle() | ops.tap(seen, queue=3), [X], turn=turn)
     assert seen == ["session.run.started", "x", "session.run.completed"]

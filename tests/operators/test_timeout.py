@@ -72,7 +72,9 @@ async def test_idle_waits_for_each_further_event(turn):
 async def test_idle_leaves_the_first_event_to_its_own_limit(turn, other):
     turn.clock = clock = ManualClock()
     source = Source(50.0, *deltas("a"), clock=clock)
-    assert await drain(timed(source, turn, idle=BRIEF, **{other: 100 * BRIEF})) == deltas("a")
+    assert await drain(
+        timed(source, turn, idle=BRIEF, **{other: 100 * BRIEF})
+    ) == deltas("a")
     source = Source(*deltas("a"), 50.0, "hang", clock=clock)
     _, error = await timed_out(source, turn, idle=BRIEF, **{other: 100 * BRIEF})
     assert error.phase == "idle"

@@ -1,0 +1,41 @@
+"""A request, and how messages speak of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+from operators.errors import SourceError, SourceStatus
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """What to ask, and how to speak of it without telling its secrets."""
+
+    url: str
+    headers: dict[str, str] = field(repr=False)
+    content: bytes = field(repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """The request as messages name it: without user information."""
+        url = urlsplit(self.url)
+        return f"POST {url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+
+    def clean(self, text: str) -> str:
+        """Take the secrets out of a text, also one that its end cuts short."""
+        for secret in self.secrets:
+            text = text.replace(secret, "[secret]")
+            for length in range(len(secret) - 1, 3, -1):
+                if text.endswith(secret[:length]):
+                    text = text[:-length] + "[secret]"
+                    break
+        return text
+
+    def cleaned(self, error: SourceError) -> SourceError:
+        """Take the secrets out of an error that quotes what the provider wrote."""
+        error.args = (self.clean(str(error)),)
+        if isinstance(error, SourceStatus):
+            error.body = self.clean(error.body)
+        return error
