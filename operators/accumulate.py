@@ -24,9 +24,9 @@ def accumulate(*, source: Source = "auto") -> Operator:
 
     A `message.part.updated` with a non-empty `delta` appends to its part; a text part
     without delta replaces that part's text; `result.finalText` replaces all text; a
-    producer's non-empty `final_text()` wins over everything. `source` limits it to one of
-    the three. Parts are kept by id, in the order of their first appearance. A `part` dict
-    that several deltas share must not change between them.
+    producer's non-empty `final_text()` wins over everything. `source` limits it to one
+    of the three. Parts are kept by id, in the order of their first appearance. A `part`
+    dict that several deltas share must not change between them.
 
     Holds: O(text) memory, joined once.
     Order: after what changes text (redaction), before `transform` and `persist`.
@@ -56,7 +56,9 @@ def accumulate(*, source: Source = "auto") -> Operator:
             when="needed",
         )
 
-    return Operator("accumulate", open_, detail={"source": source}, once=True)
+    return Operator(
+        "accumulate", open_, detail={"source": source}, once=True, fixed=True
+    )
 
 
 class _Entry:
@@ -80,7 +82,8 @@ class Message:
         self.usage: Usage | None = None
         self._entries: dict[Any, _Entry] = {}
         self.last: object = self
-        self.append = list[str]().append
+        nowhere: list[str] = []
+        self.append = nowhere.append
 
     def on_event(self, event: Event) -> None:
         """Fold one event in; what does not have the known shape is passed over."""
@@ -130,9 +133,9 @@ class Message:
     def _entry(self, kind: object, part: Part) -> _Entry:
         key = part.get("id")
         if key is None:
-            key = (kind,)
-        elif isinstance(key, (dict, list)):
-            key = repr(cast("object", key))
+            key = (kind if isinstance(kind, str) else repr(kind),)
+        elif not isinstance(key, (str, int)):
+            key = repr(key)
         entry = self._entries.get(key)
         if entry is None:
             entry = self._entries[key] = _Entry(part)

@@ -24,24 +24,24 @@ def coalesce(
 ) -> Operator:
     """Merge adjacent deltas of one part into one.
 
-    Two deltas are merged when nothing but the delta differs: same part, same other keys.
-    Where parts carry a `text` of their own, the later one is kept. Any other event, an
-    empty delta included, first lets out what is held, then passes itself. The first
-    delta of the turn passes at once.
+    Two deltas are merged when nothing but the delta differs: same part, same other
+    keys. Where parts carry a `text` of their own, the later one is kept. Any other
+    event, an empty delta included, first lets out what is held, then passes itself. The
+    first delta of the turn passes at once.
 
     Emits: deltas of at most `max_events` deltas and `max_chars` characters (code
         points); one that is longer by itself passes uncut. A delta that found no
         neighbour passes as the very object that came in.
     Holds back: up to `max_events - 1` deltas, let out when they are full, at another
-        event, at the end, on an error and on a cancel. Without `max_delay` a source that
-        falls silent keeps them waiting.
+        event, at the end, on an error and on a cancel. Without `max_delay` a source
+        that falls silent keeps them waiting.
 
     With `max_delay` (seconds) held text is ready for the reader that long after it came
-    in at the latest, also while the source is silent. The source is then pulled by a task
-    of its own, in a copy of the reader's context, at most `max_events` events (and the
-    rest of one read) ahead of the reader: a boundary, not fused. What one read delivered
-    stays one list. An error of the source is raised after the text before it; on a cancel
-    what was pulled is not lost, `finish` returns it.
+    in at the latest, also while the source is silent. The source is then pulled by a
+    task of its own, in a copy of the reader's context, at most `max_events` events (and
+    the rest of one read) ahead of the reader: a boundary, not fused. What one read
+    delivered stays one list. An error of the source is raised after the text before it;
+    on a cancel what was pulled is not lost, `finish` returns it.
 
     Raises: CompositionError for limits below 1 or a delay that is not positive.
     Order: after what reads single tokens (redaction), before what is paid per event.
@@ -73,7 +73,7 @@ def coalesce(
         "max_chars": max_chars,
         "max_delay": max_delay,
     }
-    return Operator("coalesce", open_, detail=detail)
+    return Operator("coalesce", open_, detail=detail, fixed=True)
 
 
 class _Delayed:

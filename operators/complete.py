@@ -35,4 +35,4 @@ def complete(
             turn.log(f"{label} raised", exc, operator=label)
 
     stage = Stage(settle=settle, by_turn=True)
-    return Operator(label, lambda turn: stage, detail={"kind": "complete"})
+    return Operator(label, lambda turn: stage, detail={"kind": "complete"}, fixed=True)

@@ -1,8 +1,8 @@
 """Stages at work, one call at a time: settlement's path, and operators outside a turn.
 
-The hot path of a turn is the plan that `pipeline` generates; what is here runs a handful
-of times a turn (started, held-back events, terminals) and wherever an operator is used
-alone, in an aiostream expression or a test.
+The hot path of a turn is the plan that `pipeline` generates; what is here runs a
+handful of times a turn (started, held-back events, terminals) and wherever an operator
+is used alone, in an aiostream expression or a test.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, cast
-from uuid import uuid4
 
 from .errors import CompositionError, InvalidEvent, TurnError
 from .event import without_text
@@ -99,7 +99,7 @@ class Opened:
         ending.error = error
         ending.code = code_of(error, None if k is None else self.operators[k])
         if self.envelope >= 0:  # else the reader gets the error itself
-            ending.error_id = uuid4().hex
+            ending.error_id = os.urandom(16).hex()
             self.turn.log(
                 "turn failed",
                 error,
@@ -111,7 +111,7 @@ class Opened:
     async def push(
         self, start: int, event: Event, out: list[Event], stop: int | None = None
     ) -> None:
-        """Send `event` through the stages from `start` on; what comes out joins `out`."""
+        """Send `event` through the stages from `start` on; add what comes out."""
         pending: Iterable[Event] = (event,)
         stages = self.stages
         for k in range(start, len(stages) if stop is None else stop):
@@ -138,8 +138,8 @@ class Opened:
     ) -> None:
         """Call every `finish` not yet called; what they held back goes on.
 
-        In order; but what a `through` holds is older than what any stage before it does,
-        so these come first, the last of them first.
+        In order; but what a `through` holds is older than what any stage before it
+        does, so these come first, the last of them first.
         """
         within = range(start, len(self.stages) if stop is None else stop)
         boundaries = [k for k in within if self.stages[k].through is not None]
@@ -149,12 +149,14 @@ class Opened:
                 continue
             if self.finished is None:
                 self.finished = set()
-            elif k in self.finished:
+            elif k in self.finished or self.ended:
                 continue
             self.finished.add(k)
             try:
                 held = await called(stage.finish)
                 for event in held or ():
+                    if self.ended:
+                        return
                     await self.push(k + 1, checked(event), out, stop)
             except Exception as exc:
                 self.fail(k, exc)
@@ -170,6 +172,8 @@ class Opened:
                 if stage.settle is not None and stage.when == "always":
                     needed = k
         for k, stage in enumerate(stages):
+            if self.ended:  # given up meanwhile: it took too long
+                return
             if stage.settle is None or not (
                 drained
                 or stage.when == "always"
@@ -210,7 +214,7 @@ class Opened:
             try:
                 value = hook(self.turn) if stages[k].by_turn else hook()
             except Exception as exc:
-                self._close_raised(exc)
+                self._close_raised(exc, k + 1)
                 continue
             if value is not None and inspect.isawaitable(value):
                 return value
@@ -219,14 +223,17 @@ class Opened:
     async def closing(self, pending: Awaitable[object] | None) -> None:
         """Await `pending`, and close the rest."""
         while pending is not None:
+            at = self.closed
             try:
                 await resolved(pending)
             except Exception as exc:
-                self._close_raised(exc)
+                self._close_raised(exc, at)
+            if self.closed != at:  # given up meanwhile: others close the rest
+                return
             pending = self.close()
 
-    def _close_raised(self, error: Exception) -> None:
-        name = self.operators[self.closed - 1].name
+    def _close_raised(self, error: Exception, closed: int) -> None:
+        name = self.operators[closed - 1].name
         self.turn.log(f"{name} raised", error, operator=name)
 
 
@@ -256,7 +263,7 @@ async def resolved(pending: Awaitable[Any]) -> Any:
     except asyncio.CancelledError as exc:
         if _cancelling():
             raise
-        raise TurnError("a hook raised CancelledError of itself") from exc
+        raise RuntimeError("a hook raised CancelledError of itself") from exc
 
 
 def _cancelling() -> bool:
@@ -331,7 +338,7 @@ async def alone(
     Raises: what the source or an operator raises, unless there is a lifecycle.
     """
     if turn is None:
-        turn = TurnContext(identity=TurnIdentity(session_id="stream", turn_index=0))
+        turn = TurnContext(TurnIdentity(session_id="stream", turn_index=0))
     opened = Opened(operators, turn)
     asked: list[BaseException] = []
     turn.stopper = asked.append

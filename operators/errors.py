@@ -8,7 +8,7 @@ from __future__ import annotations
 
 
 class TurnError(Exception):
-    """The root. `code` is stable and goes to the client; the message goes to the log."""
+    """The root. `code` is stable and goes to the client, the message to the log."""
 
     code: str = "turn_failed"
 
@@ -31,13 +31,13 @@ class CompositionError(TurnError, TypeError):
     code = "composition"
 
 
-class TurnMisuse(TurnError, RuntimeError):  # noqa: N818 - reads as the fact it states
+class TurnMisuse(TurnError, RuntimeError):
     """A turn was used in a way it cannot be, such as read a second time."""
 
     code = "misuse"
 
 
-class InvalidEvent(TurnError):  # noqa: N818 - the code is `invalid_event`
+class InvalidEvent(TurnError):
     """Something that is not a JSON-serialisable dict was sent as an event.
 
     `path` names the place inside the event, such as `data.parts[3].x`.
@@ -51,7 +51,7 @@ class InvalidEvent(TurnError):  # noqa: N818 - the code is `invalid_event`
         self.path = path
 
 
-class TurnTimeout(TurnError):  # noqa: N818 - as asyncio's own Timeout
+class TurnTimeout(TurnError):
     """A deadline passed; `code` is `timeout.` and the phase."""
 
     code = "timeout"
@@ -74,7 +74,7 @@ _AWAITED = {
 }
 
 
-class SettleTimeout(TurnError):  # noqa: N818 - as TurnTimeout
+class SettleTimeout(TurnError):
     """Closing the source, finishing and settling took longer than `settle_timeout`."""
 
     code = "settle_timeout"

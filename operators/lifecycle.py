@@ -25,12 +25,12 @@ def lifecycle(*, errors: Literal["masked", "message"] = "masked") -> Operator:
     Drops: terminals and further `error` events of the source, which are merged into the
         terminal's data, our sessionId on top.
 
-    With `errors="masked"` the client sees a fixed message, the code and an errorId under
-    which the log has the whole error; a `PublicError` passes. With `"message"` it sees
-    the error's own text, and the code of turnpipe's own errors.
+    With `errors="masked"` the client sees a fixed message, the code and an errorId
+    under which the log has the whole error; a `PublicError` passes. With `"message"` it
+    sees the error's own text, and the code of turnpipe's own errors.
 
-    Order: operators before it see the source's events alone, those after it the envelope
-    too; so redaction that shall cover error messages stands after it.
+    Order: operators before it see the source's events alone, those after it the
+    envelope too; so redaction that shall cover error messages stands after it.
     """
     if errors not in ("masked", "message"):
         raise CompositionError(f'errors must be "masked" or "message", not {errors!r}')
@@ -46,7 +46,9 @@ def lifecycle(*, errors: Literal["masked", "message"] = "masked") -> Operator:
             envelope=envelope,
         )
 
-    return Operator("lifecycle", open_, detail={"errors": errors}, once=True)
+    return Operator(
+        "lifecycle", open_, detail={"errors": errors}, once=True, fixed=True
+    )
 
 
 class _Lifecycle(Envelope):

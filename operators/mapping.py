@@ -71,10 +71,10 @@ def _of(
     label = name or f"{shape}({name_of(function)})"
     if bind is None:
         stage = Stage(function, shape=shape, awaits=awaits, types=wanted)
-        return Operator(label, lambda turn: stage, detail={"kind": shape})
+        return Operator(label, lambda turn: stage, detail={"kind": shape}, fixed=True)
     bound = bind
 
     def open_(turn: TurnContext) -> Stage:
         return Stage(bound(turn), shape=shape, awaits=awaits, types=wanted)
 
-    return Operator(label, open_, detail={"kind": shape})
+    return Operator(label, open_, detail={"kind": shape}, fixed=True)

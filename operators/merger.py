@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Merger:
-    """Deltas being merged: `push` events in, take what comes out, `flush` at the end."""
+    """Deltas being merged: `push` events in, take what comes out, then `flush`."""
 
     __slots__ = ("_begun", "_chars", "_last", "_max_chars", "_max_events", "_texts")
 

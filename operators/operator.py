@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Protocol, TypeAlias
 
 from .errors import CompositionError
 
@@ -59,13 +59,13 @@ class Fold(Protocol):
 class Stage:
     """An operator at work in one turn. All parts are optional.
 
-    `on_event(event)`: every event, in order; what it returns depends on `shape`: a *tap*
-    nothing, a *map* one event, a *filter* a bool, a *flat_map* an iterable of events, a
-    *filter_map* an event or None to drop it. A coroutine function is awaited in place
-    (`awaits`). With `types`, only events of those types reach it; others pass by.
+    `on_event(event)`: every event, in order; what it returns depends on `shape`: a
+    *tap* nothing, a *map* one event, a *filter* a bool, a *flat_map* an iterable of
+    events, a *filter_map* an event or None to drop it. A coroutine function is awaited
+    in place (`awaits`). With `types`, only events of those types reach it; others pass.
 
     `finish()`: once, when the source is closed; may be async; returns events that were
-    held back.
+    held back. That of a `through` comes before the others': what it holds is older.
 
     `settle()`: once, after every `finish`, before the terminal event; may be async.
     `when` says on which ends: `"drained"`, the source ran to its own end; `"always"`;
@@ -73,14 +73,14 @@ class Stage:
 
     `close()`: always, after the terminal event; may be async; errors are logged.
 
-    `through(source)`: instead of `on_event`: an async iterator in, one out. With `lists`
-    it also takes and gives the lists that one read of the source delivered.
+    `through(source)`: instead of `on_event`: an async iterator in, one out. With
+    `lists` it also takes and gives the lists that one read of the source delivered.
 
-    `fold`: where the plan may append text deltas of the part that the stage is at, without
-    a call of `on_event`, which sees all others.
+    `fold`: where the plan may append text deltas of the part that the stage is at,
+    without a call of `on_event`, which sees all others.
 
-    A stage that keeps nothing between events may be one for all turns; with `by_turn` its
-    `finish`, `settle` and `close` are given the turn.
+    A stage that keeps nothing between events may be one for all turns; with `by_turn`
+    its `finish`, `settle` and `close` are given the turn.
     """
 
     __slots__ = (
@@ -168,12 +168,14 @@ class Operator(Composable):
     """An immutable description of one step; `open(turn)` makes its `Stage`.
 
     `name` shows in tracebacks, `explain` and `describe`; `detail` in `describe`. `once`
-    operators stand once in a pipeline; `needs` names an operator that must stand before.
-    One that `guards` is never bypassed: what it cannot process loses its free text.
-    Subclass it and write `open`, or give the opener to `operator`.
+    operators stand once in a pipeline; `needs` names an operator that must stand
+    before. One that is `fixed` opens stages of one shape in every turn, so the plan of
+    a pipeline is looked up once. One that `guards` is never bypassed: what it cannot
+    process loses its free text. Subclass it and write `open`, or give the opener to
+    `operator`.
     """
 
-    __slots__ = ("_open", "detail", "guards", "name", "needs", "once")
+    __slots__ = ("_open", "detail", "fixed", "guards", "name", "needs", "once")
 
     def __init__(
         self,
@@ -184,6 +186,7 @@ class Operator(Composable):
         once: bool = False,
         needs: str | None = None,
         guards: bool = False,
+        fixed: bool = False,
     ) -> None:
         """Describe the step."""
         set_ = object.__setattr__
@@ -193,6 +196,7 @@ class Operator(Composable):
         set_(self, "once", once)
         set_(self, "needs", needs)
         set_(self, "guards", guards)
+        set_(self, "fixed", fixed)
 
     if TYPE_CHECKING:
         name: str
@@ -200,6 +204,7 @@ class Operator(Composable):
         once: bool
         needs: str | None
         guards: bool
+        fixed: bool
         _open: Callable[[TurnContext], Stage] | None
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -263,7 +268,8 @@ def check_order(operators: tuple[Operator, ...], *, whole: bool) -> None:
         kind = str(op.detail.get("kind", op.name))
         if op.once and kind in seen:
             raise CompositionError(
-                f"{op.name} stands twice, at {seen[kind]} and {k}: remove one of the two"
+                f"{op.name} stands twice, at {seen[kind]} and {k}: remove one of "
+                f"the two"
             )
         if whole and op.needs is not None and op.needs not in seen:
             raise CompositionError(
@@ -412,8 +418,9 @@ def bind_turn(
     It wants it when it has more than `parameters` required positional parameters.
 
     Raises:
-        CompositionError: it is not callable, wants more than the turn, or is a generator
-            function, whose body would never run, where `generators` does not allow it.
+        CompositionError: it is not callable, wants more than the turn, or is a
+            generator function, whose body would never run, where `generators` does not
+            allow it.
     """
     if not callable(function):
         raise CompositionError(f"{function!r} is not callable: pass a function")
@@ -430,8 +437,8 @@ def bind_turn(
         return None
     if wanted > 1:
         raise CompositionError(
-            f"{name_of(function)} has {parameters + wanted} required parameters: it gets "
-            f"{parameters} and, if it wants it, the turn"
+            f"{name_of(function)} has {parameters + wanted} required parameters: it "
+            f"gets {parameters} and, if it wants it, the turn"
         )
     if is_async(function):
 

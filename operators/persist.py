@@ -28,8 +28,8 @@ def persist(
 
     With `partial=True` on every end, with what was produced and the status. `save` may
     take the turn as its second required parameter. It is tried `1 + retries` times,
-    `backoff` seconds apart, doubling; each try may take `timeout` seconds. All of it lies
-    within the turn's `settle_timeout`.
+    `backoff` seconds apart, doubling; each try may take `timeout` seconds. All of it
+    lies within the turn's `settle_timeout`.
 
     Raises (failing the turn): what the last try raised; then nothing after it settles.
     Order: after `accumulate`, and after the transforms that it shall store.
@@ -76,4 +76,6 @@ def persist(
 
     stage = Stage(settle=settle, when="always" if partial else "drained", by_turn=True)
     detail = {"kind": "persist", "partial": partial, "retries": retries}
-    return Operator(label, lambda turn: stage, detail=detail, needs="accumulate")
+    return Operator(
+        label, lambda turn: stage, detail=detail, needs="accumulate", fixed=True
+    )

@@ -16,8 +16,8 @@ class Pump:
     """Pull a source from one task; its reader takes what is `ready`.
 
     `take(item)` is called with every item of the source, and `end()` when it is over;
-    both hand on with `put`. `ahead` counts the events that were pulled and not yet read,
-    those that `take` still holds included; at `limit` the task pulls no further.
+    both hand on with `put`. `ahead` counts the events that were pulled and not yet
+    read, those that `take` still holds included; at `limit` the task pulls no further.
 
     The task begins with the first read, in a copy of the reader's context. It alone
     iterates the source and closes it. An error of the source is raised to the reader

@@ -39,8 +39,8 @@ def tap(
     behind at most N waiting events (then the stream waits), drained before settling.
 
     `types` limits it to events of those types. On an error of the function, `"log"`
-    reports it, once per event, and goes on; `"fail"` fails the turn; `"disable"` reports
-    it and calls the function no more.
+    reports it, once per event, and goes on; `"fail"` fails the turn; `"disable"`
+    reports it and calls the function no more.
 
     Order: after `lifecycle` it sees the envelope too.
     """
@@ -72,17 +72,17 @@ def tap(
                 on_error=on_error,
             )
 
-        return Operator(label, open_queued, detail=detail)
+        return Operator(label, open_queued, detail=detail, fixed=True)
 
     if bind is None:
         stage = Stage(function, awaits=awaits, types=wanted, on_error=on_error)
-        return Operator(label, lambda turn: stage, detail=detail)
+        return Operator(label, lambda turn: stage, detail=detail, fixed=True)
     bound = bind
 
     def open_(turn: TurnContext) -> Stage:
         return Stage(bound(turn), awaits=awaits, types=wanted, on_error=on_error)
 
-    return Operator(label, open_, detail=detail)
+    return Operator(label, open_, detail=detail, fixed=True)
 
 
 class _Queued:

@@ -24,8 +24,8 @@ def through(
     """
     if not callable(function):
         raise CompositionError(
-            f"{function!r} is not callable: pass a function from stream to stream, such "
-            f"as aiostream.pipe.timeout(30)"
+            f"{function!r} is not callable: pass a function from stream to stream, "
+            f"such as aiostream.pipe.timeout(30)"
         )
     bind = bind_turn(function, generators="any")
 
@@ -33,4 +33,4 @@ def through(
         return Stage(through=function if bind is None else bind(turn))
 
     label = name or f"through({name_of(function)})"
-    return Operator(label, open_, detail={"kind": "through"})
+    return Operator(label, open_, detail={"kind": "through"}, fixed=True)

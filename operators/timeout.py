@@ -31,24 +31,25 @@ def timeout(
 ) -> Operator:
     """Fail the turn when the source keeps it waiting; limits are seconds.
 
-    `first_event`: waiting for the first event. `first_content`: waiting, in sum, for the
-    first event that `is_content`. `idle`: waiting for any one event after the first; for
-    the first one too where neither `first_event` nor `first_content` is given. Only time
-    spent waiting for the source counts for these: a reader that takes long between two
-    pulls trips none of them. `total`: time on the turn's clock from the first pull to the
-    source's end, a slow reader's time included; where it passes while nobody pulls, the
-    next pull raises.
+    `first_event`: waiting for the first event. `first_content`: waiting, in sum, for
+    the first event that `is_content`. `idle`: waiting for any one event after the
+    first; for the first one too where neither `first_event` nor `first_content` is
+    given. Only time spent waiting for the source counts for these: a reader that takes
+    long between two pulls trips none of them. `total`: time on the turn's clock from
+    the first pull to the source's end, a slow reader's time included; where it passes
+    while nobody pulls, the next pull raises.
 
     Heartbeats, events whose type starts with `heartbeat` or `ping`, pass and count as
-    silence: they end neither `first_event` nor `first_content` nor `idle`. An empty delta
-    is an event, but not content.
+    silence: they end neither `first_event` nor `first_content` nor `idle`. An empty
+    delta is an event, but not content.
 
     Emits: what comes in, lists of one read untouched.
     Raises: TurnTimeout, code `timeout.first_event`, `.first_content`, `.idle` or
         `.total`; the wait is interrupted by cancelling the task that waits, and where
-        that task is cancelled from outside as well, the cancellation wins. A source that
-        ends, yields or raises something else when interrupted has timed out all the same.
-        CompositionError: no limit at all, or one that is not a positive, finite number.
+        that task is cancelled from outside as well, the cancellation wins. A source
+        that ends, yields or raises something else when interrupted has timed out all
+        the same. CompositionError: no limit at all, or one that is not a positive,
+        finite number.
     Order: right after the source; what stands before it is timed with the source. A
         boundary: not fused. One timer a turn, however many events.
     """
@@ -77,7 +78,7 @@ def timeout(
 
         return Stage(through=through, lists=True)
 
-    return Operator("timeout", open_, detail={"kind": "timeout", **given})
+    return Operator("timeout", open_, detail={"kind": "timeout", **given}, fixed=True)
 
 
 def is_heartbeat(event: object) -> bool:

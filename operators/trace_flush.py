@@ -48,4 +48,6 @@ def trace_flush(
         return handed_over(turn, value, turn.wait_until)
 
     stage = Stage(close=close, by_turn=True)
-    return Operator(label, lambda turn: stage, detail={"kind": "trace_flush"})
+    return Operator(
+        label, lambda turn: stage, detail={"kind": "trace_flush"}, fixed=True
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .operator import Operator, Stage, bind_turn, name_of
 
@@ -17,9 +17,9 @@ def transform(
 ) -> Operator:
     """Pass the accumulated text through `function(text)` before it is stored.
 
-    The live stream is untouched. Applied to the whole text, and to each text part of the
-    stored message. Several transforms apply in order. A raising one fails the turn, and
-    nothing is stored.
+    The live stream is untouched. Applied to the whole text, and to each text part of
+    the stored message. Several transforms apply in order. A raising one fails the turn,
+    and nothing is stored.
 
     Order: after `accumulate`, before `persist`.
     """
@@ -32,19 +32,25 @@ def transform(
         parts = turn.parts()
         # The whole text first, then what else the message shows: a message of one text,
         # the usual one, is transformed once.
-        texts = [text]
-        alone = len(parts) == 1 and parts[0].get("text") == text
-        if not alone:
-            texts += [part["text"] for part in parts if _has_text(part)]
+        if len(parts) == 1 and parts[0].get("text") == text:
+            one: Any = apply(text)
+            if one.__class__ is str:
+                changed = ({**parts[0], "text": one},)
+                turn.final_text = one
+                turn.parts = lambda: changed
+                return None
+            return _awaited(turn, label, parts, [one])
+        texts = [text, *[part["text"] for part in parts if _has_text(part)]]
         made = [apply(one) for one in texts]
-        if any([inspect.isawaitable(one) for one in made]):
-            return _awaited(turn, label, parts, made)
-        _store(turn, label, parts, cast("list[Any]", made))
-        return None
+        return _awaited(turn, label, parts, made)
 
     stage = Stage(settle=settle, when="needed", by_turn=True)
     return Operator(
-        label, lambda turn: stage, detail={"kind": "transform"}, needs="accumulate"
+        label,
+        lambda turn: stage,
+        detail={"kind": "transform"},
+        needs="accumulate",
+        fixed=True,
     )
 
 
@@ -55,18 +61,14 @@ def _has_text(part: Part) -> bool:
 async def _awaited(
     turn: TurnContext, label: str, parts: tuple[Part, ...], made: list[Any]
 ) -> None:
-    texts = [(await one) if inspect.isawaitable(one) else one for one in made]
-    _store(turn, label, parts, texts)
-
-
-def _store(
-    turn: TurnContext, label: str, parts: tuple[Part, ...], texts: list[Any]
-) -> None:
-    for text in texts:
+    texts: list[str] = []
+    for one in made:
+        text = (await one) if inspect.isawaitable(one) else one
         if not isinstance(text, str):
             raise TypeError(
                 f"{label} gave {type(text).__name__}: a transform returns text"
             )
+        texts.append(text)
     turn.final_text = texts[0]
     rest = iter(texts if len(texts) == 1 else texts[1:])
     changed = tuple(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any, Literal, TypeAlias
 
@@ -83,9 +83,9 @@ class TurnRecord:
 class TurnOutcome:
     """How a turn ended.
 
-    `text` is what was accumulated, `final_text` what the transforms made of it. `events`
-    counts the events that left the operators, envelope excluded. Times are seconds from
-    the first read; `first_event_s` is None when no event came.
+    `text` is what was accumulated, `final_text` what the transforms made of it.
+    `events` counts the events that left the operators, envelope excluded. Times are
+    seconds from the first read; `first_event_s` is None when no event came.
     """
 
     status: Status
@@ -106,7 +106,8 @@ class TurnOutcome:
 class Ending:
     """Why a turn stops: what settlement works from.
 
-    `drained` says that the source ran to its own end. `gone` that nobody reads any more.
+    `drained` says that the source ran to its own end. `gone` that nobody reads any
+    more.
     """
 
     status: Status
@@ -118,39 +119,48 @@ class Ending:
     gone: bool = False
 
 
-def _no_text() -> str:
-    return ""
-
-
-def _no_parts() -> tuple[Part, ...]:
-    return ()
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
 class TurnContext:
     """One turn as its operators see it.
 
     `request` is whatever `start` was given. `text()`, `parts()` read what has been
-    accumulated so far; `produced` is the text that the source's own `final_text()` gave.
-    `final_text` is set while settling. `stop(error)` ends the turn
-    from outside of an `on_event`: a timer, a task; an `on_event` simply raises.
+    accumulated so far; `produced` is the text that the source's own `final_text()`
+    gave. `final_text` is set while settling. `stop(error)` ends the turn from outside
+    of an `on_event`: a timer, a task; an `on_event` simply raises.
     """
 
+    # Defaults live on the class: a turn sets only what differs.
     identity: TurnIdentity
-    request: Any = None
-    execution_id: str = ""
-    clock: Callable[[], float] = monotonic
-    wait_until: Callable[[Awaitable[object]], object] | None = None
-    log_to: Log | None = None
-    text: Callable[[], str] = _no_text
-    parts: Callable[[], tuple[Part, ...]] = _no_parts
+    clock: Callable[[], float]
+    text: Callable[[], str]
+    parts: Callable[[], tuple[Part, ...]]
+    started_at: float
     produced: str | None = None
     final_text: str | None = None
     usage: Usage | None = None
     persisted: bool = False
-    started_at: float = field(default_factory=time)
     ending: Ending | None = None
     stopper: Callable[[BaseException], None] | None = None
+
+    def __init__(
+        self,
+        identity: TurnIdentity,
+        *,
+        request: Any = None,
+        execution_id: str = "",
+        clock: Callable[[], float] | None = None,
+        wait_until: Callable[[Awaitable[object]], object] | None = None,
+        log_to: Log | None = None,
+    ) -> None:
+        """Begin a turn, now; `clock` gives monotonic seconds."""
+        self.identity = identity
+        self.request = request
+        self.execution_id = execution_id
+        self.clock = clock or monotonic
+        self.wait_until = wait_until
+        self.log_to = log_to
+        self.text = str
+        self.parts = tuple
+        self.started_at = time()
 
     def log(
         self, message: str, error: BaseException | None = None, **meta: Any

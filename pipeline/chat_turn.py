@@ -75,7 +75,9 @@ def handle_chat_turn(
         chat |= ops.transform(_one(hooks.transform_final_text))
     chat |= ops.persist(_with_text(hooks.persist_assistant_message))
     if hooks.on_turn_complete is not None:
-        chat |= ops.complete(_with_text(hooks.on_turn_complete), name="on_turn_complete")
+        chat |= ops.complete(
+            _with_text(hooks.on_turn_complete), name="on_turn_complete"
+        )
     if hooks.trace_flush is not None:
         flush = hooks.trace_flush
         chat |= ops.trace_flush(lambda: flush(), name="trace_flush")
@@ -107,5 +109,3 @@ def _original_log(log: Log) -> Log:
         log(known, {"error": meta.get("error", "")})
 
     return say
-
-

@@ -62,7 +62,8 @@ def run_command(
         ),
     ] = "local",
     model: Annotated[
-        str | None, typer.Option(help="The model to ask a server for.")
+        str | None,
+        typer.Option(help="The model to ask a server for; locally, a GGUF file."),
     ] = None,
     wire: Annotated[
         WireName | None,

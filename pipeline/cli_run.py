@@ -18,7 +18,7 @@ from opentelemetry import context as otel
 from opentelemetry.trace import set_span_in_context
 
 import operators as ops
-from operators.turn import TurnIdentity, TurnOutcome
+from operators.turn import TurnIdentity
 
 from .cli_screen import Prose, Screen, summary
 from .cli_store import TENANT, MessageStore
@@ -79,11 +79,18 @@ def choose_source(request: Request) -> Callable[..., Any]:
     Raises:
         BadUsageError: there is none.
     """
+    try:
+        return _source(request)
+    except ValueError as error:
+        raise BadUsageError(f"--source {request.source}: {error}") from error
+
+
+def _source(request: Request) -> Callable[..., Any]:
     from .sources import local_model, openai_chat, recorded
 
     name = request.source
     if name == "local":
-        return local_model()
+        return local_model(model=request.model) if request.model else local_model()
     if name.startswith(("http://", "https://")):
         return openai_chat(
             base_url=name,
@@ -91,7 +98,7 @@ def choose_source(request: Request) -> Callable[..., Any]:
             api_key=os.environ.get("OPENAI_API_KEY"),
         )
     if Path(name).is_file():
-        return recorded(name, speed=request.speed)
+        return recorded(name, speed=request.speed or None)
     raise BadUsageError(
         f"--source {name}: there is no such file; give `local`, a recorded stream, or "
         "a server's address such as http://127.0.0.1:8080/v1"

@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -55,15 +55,17 @@ class Watch:
     def __call__(self, event: Event) -> None:
         """See one event."""
         kind = event.get("type")
+        held = event.get("data")
+        data = cast("dict[str, Any]", held) if isinstance(held, dict) else {}
         if kind == PART_UPDATED:
             self.last_s = monotonic() - self._started
             self.deltas += 1
             if self.first_s is None:
                 self.first_s = self.last_s
         elif kind == LLM_CALL:
-            self.call.update(event.get("data") or {})
+            self.call.update(data)
         elif kind == ERROR:
-            self.error = str((event.get("data") or {}).get("message") or "")
+            self.error = str(data.get("message") or "")
         elif kind == RUN_STARTED:
             self._started = monotonic()
 

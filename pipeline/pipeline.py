@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from operators.errors import CompositionError
@@ -11,6 +10,7 @@ from operators.operator import Composable, Operator, check_order, name_of, refus
 from operators.turn import Log, TurnContext, TurnIdentity
 
 from .execution import derive_execution_id
+from .plan import Recipe
 from .run import OnDisconnect, TurnRun
 from .source import source_call
 
@@ -36,7 +36,7 @@ class Pipeline:
         CompositionError: what cannot stand together, where it is composed.
     """
 
-    __slots__ = ("_call_source", "operators", "source")
+    __slots__ = ("_recipe", "operators", "source")
 
     source: Callable[..., Any]
     operators: tuple[Operator, ...]
@@ -44,11 +44,11 @@ class Pipeline:
     def __init__(self, source: Callable[..., Any]) -> None:
         """Begin with a source."""
         object.__setattr__(self, "source", source)
-        object.__setattr__(self, "_call_source", source_call(source))
+        object.__setattr__(self, "_recipe", Recipe(source_call(source), ()))
         object.__setattr__(self, "operators", ())
 
     if TYPE_CHECKING:
-        _call_source: Callable[[TurnContext], Any]
+        _recipe: Recipe
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         """Refuse: a pipeline is a value."""
@@ -67,13 +67,17 @@ class Pipeline:
         check_order(operators, whole=True)
         made = object.__new__(Pipeline)
         object.__setattr__(made, "source", self.source)
-        object.__setattr__(made, "_call_source", self._call_source)
+        recipe = Recipe(self._recipe.call_source, operators)
+        object.__setattr__(made, "_recipe", recipe)
         object.__setattr__(made, "operators", operators)
         return made
 
     def __repr__(self) -> str:
         """Show the pipeline as it is written."""
-        names = [f"Pipeline({name_of(self.source)})", *[op.name for op in self.operators]]
+        names = [
+            f"Pipeline({name_of(self.source)})",
+            *[op.name for op in self.operators],
+        ]
         return " | ".join(names)
 
     def start(
@@ -109,19 +113,20 @@ class Pipeline:
                 f'on_disconnect must be "cancel" or "detach", not {on_disconnect!r}'
             )
         if not (settle_timeout > 0 and detach_timeout > 0):
-            raise ValueError("settle_timeout and detach_timeout must be positive seconds")
+            raise ValueError(
+                "settle_timeout and detach_timeout must be positive seconds"
+            )
         return TurnRun(
-            self._call_source,
-            self.operators,
+            self._recipe,
             TurnContext(
-                identity=identity,
+                identity,
                 request=request,
                 execution_id=derive_execution_id(
                     identity.tenant_id or "-", identity.session_id, identity.turn_index
                 )
                 if execution_id is None
                 else execution_id,
-                clock=clock or monotonic,
+                clock=clock,
                 wait_until=wait_until,
                 log_to=log,
             ),

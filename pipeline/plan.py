@@ -80,6 +80,30 @@ class Plan:
         return READER
 
 
+class Recipe:
+    """What all turns of a pipeline share: how to call the source, operators, plans."""
+
+    __slots__ = ("_plans", "call_source", "operators")
+
+    def __init__(
+        self, call_source: Callable[[Any], Any], operators: tuple[Operator, ...]
+    ) -> None:
+        """Keep plans only where every operator opens one shape of stage."""
+        self.call_source = call_source
+        self.operators = operators
+        fixed = all(op.fixed for op in operators)
+        self._plans: dict[Mode, Plan] | None = {} if fixed else None
+
+    def plan(self, stages: Sequence[Stage], mode: Mode, *, broken: bool) -> Plan:
+        """Return the plan of a turn with these stages."""
+        if self._plans is None or broken:
+            return compile_plan(self.operators, stages, mode)
+        plan = self._plans.get(mode)
+        if plan is None:
+            plan = self._plans[mode] = compile_plan(self.operators, stages, mode)
+        return plan
+
+
 def compile_plan(
     operators: Sequence[Operator], stages: Sequence[Stage], mode: Mode
 ) -> Plan:
@@ -327,7 +351,18 @@ class _Emitter:
             self.line(depth + 1, "events, batch = batch, ()", READER)
             self.line(depth + 1, "yield events", READER)
             return
-        self.line(depth + 1, "chunk = encode_many(batch)", ENCODE)
+        if self.mode == "ndjson":
+            self.line(depth + 1, "try:", ENCODE)
+            self.line(depth + 2, "if len(batch) > 1:", ENCODE)
+            self.line(
+                depth + 3, r'chunk = b"\n".join(map(dumps, batch)) + b"\n"', ENCODE
+            )
+            self.line(depth + 2, "else:", ENCODE)
+            self.line(depth + 3, f"chunk = dumps(batch[0], None, {_NEWLINE})", ENCODE)
+            self.line(depth + 1, "except TypeError:", ENCODE)
+            self.line(depth + 2, "chunk = encode_many(batch)", ENCODE)
+        else:
+            self.line(depth + 1, "chunk = encode_many(batch)", ENCODE)
         self.line(depth + 1, "if not n:", READER)
         self.line(depth + 2, "run.first()", READER)
         self.line(depth + 1, "n += len(batch)", READER)

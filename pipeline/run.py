@@ -29,7 +29,7 @@ from operators.errors import (
 from operators.turn import Ending, TurnContext, TurnOutcome
 
 from .mailbox import Mailbox
-from .plan import EVENT, READER, Mode, compile_plan
+from .plan import EVENT, READER, Mode, Plan, Recipe
 from .reading import reading_task
 from .source import ChatTurnProducer, iterator_of
 from .wire import wire_named
@@ -86,51 +86,40 @@ class TurnRun:
     Nothing starts before the first read. `cancel` and `detach` are not thread-safe.
     """
 
-    __slots__ = (
-        "_asked",
-        "_body",
-        "_call_source",
-        "_closing_plan",
-        "_context",
-        "_detach_timeout",
-        "_encode",
-        "_expired_once",
-        "_final_text",
-        "_finishing",
-        "_closer",
-        "_finishing_index",
-        "_generation",
-        "_held",
-        "_first_event",
-        "_interrupted",
-        "_iterators",
-        "_lines",
-        "_loop",
-        "_mailbox",
-        "_mode",
-        "_on_disconnect",
-        "_opened",
-        "_operators",
-        "_out",
-        "_outcome",
-        "_plan",
-        "_pump",
-        "_reading",
-        "_settle_timeout",
-        "_settled_at",
-        "_settler",
-        "_started_at",
-        "_state",
-        "_timer",
-        "_waiters",
-        "context",
-        "events_sent",
-    )
+    # Defaults live on the class: a turn sets only what differs, which is most of what it
+    # costs to make one.
+    events_sent = 0
+    _asked: Ending | None = None
+    _body: weakref.ref[Body[Any]] | None = None
+    _closer: asyncio.Handle | None = None
+    _closing_plan = False
+    _encode: tuple[Any, Any] = (None, None)
+    _final_text: Callable[[], object] | None = None
+    _finishing: asyncio.Task[list[Event]] | None = None
+    _finishing_index = 0
+    _first_event: float | None = None
+    _generation = 0
+    _held: tuple[tuple[int, Event], ...] = ()
+    _interrupted: asyncio.Task[Any] | None = None
+    _lines: deque[Any]
+    _loop: asyncio.AbstractEventLoop
+    _mailbox: Mailbox | None = None
+    _mode: Mode | None = None
+    _opened: Opened
+    _out: list[Event]
+    _outcome: TurnOutcome | None = None
+    _plan: Plan
+    _pump: asyncio.Task[None] | None = None
+    _settled_at = 0.0
+    _settler: asyncio.Task[None] | None = None
+    _started_at = 0.0
+    _state = _NEW
+    _timer: asyncio.TimerHandle | None = None
+    _waiters: list[asyncio.Future[None]] | None = None
 
     def __init__(
         self,
-        call_source: Callable[[TurnContext], Any],
-        operators: tuple[Operator, ...],
+        recipe: Recipe,
         context: TurnContext,
         *,
         on_disconnect: OnDisconnect,
@@ -138,32 +127,12 @@ class TurnRun:
         settle_timeout: float,
     ) -> None:
         """Prepare the turn; `Pipeline.start` is what makes one."""
-        self._call_source = call_source
-        self._operators = operators
+        self._recipe = recipe
         self.context = context
         self._on_disconnect: OnDisconnect = on_disconnect
         self._detach_timeout = detach_timeout
         self._settle_timeout = settle_timeout
         self._context: Context = copy_context()
-        self._state = _NEW
-        self._mode: Mode | None = None
-        self._body: weakref.ref[Body[Any]] | None = None
-        self._asked: Ending | None = None
-        self._interrupted: asyncio.Task[Any] | None = None
-        self._outcome: TurnOutcome | None = None
-        self._waiters: list[asyncio.Future[None]] | None = None
-        self._mailbox: Mailbox | None = None
-        self._pump: asyncio.Task[None] | None = None
-        self._first_event: float | None = None
-        self._finishing: asyncio.Task[list[Event]] | None = None
-        self._final_text: Callable[[], object] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._expired_once = False
-        self._settler: asyncio.Task[None] | None = None
-        self._closing_plan = False
-        self._closer: asyncio.Handle | None = None
-        self._generation = 0
-        self.events_sent = 0
 
     # -- what a user calls
 
@@ -191,7 +160,6 @@ class TurnRun:
         """Wait until the turn is over and closed; read it headless if nobody does."""
         if self._mode is None:
             self._mode = "events"
-            self._encode = (None, None)
             if self._state == _NEW:
                 self._take_over(read=False)
         while self._state < _CLOSED:
@@ -221,7 +189,6 @@ class TurnRun:
                 "start another turn, or share its events with a tap"
             )
         self._mode = mode
-        self._encode = (None, None)
         body: Body[Any] = Body(self)
         self._body = weakref.ref(body)
         return body
@@ -233,13 +200,13 @@ class TurnRun:
         self._state = _READING
         self._started_at = turn.clock()
         turn.stopper = self._stop
-        opened = self._opened = Opened(self._operators, turn)
+        recipe = self._recipe
+        opened = self._opened = Opened(recipe.operators, turn)
         self._iterators: list[Any] = []
         self._out: list[Event] = []
-        self._held: list[tuple[int, Event]] = []
         self._lines: deque[Any] = deque()
-        plan = self._plan = compile_plan(
-            self._operators, opened.stages, self._mode or "events"
+        plan = self._plan = recipe.plan(
+            opened.stages, self._mode or "events", broken=opened.broken is not None
         )
         encode, encode_many = self._encode
         self._reading = plan.segments[-1].function(
@@ -321,9 +288,7 @@ class TurnRun:
             return
         mailbox.abandon()
         if self._state == _READING:
-            self._loop.call_later(
-                self._detach_timeout, self.cancel, "detach_timeout"
-            )
+            self._loop.call_later(self._detach_timeout, self.cancel, "detach_timeout")
 
     def _at_boundary(self) -> None:
         """Take an inline turn over as soon as no read is in flight."""
@@ -453,7 +418,7 @@ class TurnRun:
                 raise _StopAsked
             if self._opened.broken is not None:
                 raise self._opened.broken[1]
-            made = self._call_source(self.context)
+            made = self._recipe.call_source(self.context)
             if inspect.isawaitable(made) and not hasattr(made, "__aiter__"):
                 made = await made
             if isinstance(made, ChatTurnProducer):
@@ -481,7 +446,7 @@ class TurnRun:
     def held(self, index: int, batch: Iterable[Event]) -> None:
         """Keep what an inner segment had ready when it failed: it steps over `through`."""
         start = self._plan.boundaries[index] + 1
-        self._held.extend([(start, event) for event in batch])
+        self._held += tuple([(start, event) for event in batch])
 
     def _hold(self, batch: Iterable[Event], error: BaseException | None) -> None:
         """Keep what had passed all operators when the turn was stopped."""
@@ -493,7 +458,7 @@ class TurnRun:
                     encode(event)
                 except InvalidEvent:
                     break
-            self._held.append((len(self._operators), event))
+            self._held += ((len(self._recipe.operators), event),)
             self.events_sent += 1
 
     async def finish_segment(self, index: int) -> list[Event]:
@@ -543,7 +508,8 @@ class TurnRun:
             assert task is not None
             gone = task.uncancel() > 0
             self._interrupted = None
-            self._redirect(lambda: self._reading)
+            if self._pump is None:
+                self._redirect(lambda: self._reading)
         ending: Ending
         if self._asked is not None and (interrupted or error is not None):
             ending = self._asked
@@ -628,7 +594,7 @@ class TurnRun:
             error = TurnError(
                 "the source or an operator raised CancelledError of itself",
                 code=code_of(
-                    RuntimeError(), self._operators[owner] if owner >= 0 else None
+                    RuntimeError(), self._recipe.operators[owner] if owner >= 0 else None
                 ),
             )
             error.__cause__ = cause
@@ -657,9 +623,7 @@ class TurnRun:
         )
 
     def _arm(self, expired: Callable[[], None]) -> None:
-        self._timer = self._loop.call_later(
-            self._settle_timeout, expired
-        )
+        self._timer = self._loop.call_later(self._settle_timeout, expired)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -673,6 +637,8 @@ class TurnRun:
             if self._finishing is not None:
                 self.held(self._finishing_index, await self._finishing)
             for start, event in self._held:
+                if generation != self._generation:
+                    return
                 await self._opened.push(start, event, out)
             await self._opened.finish(out)
             await self._settle_stages()
@@ -719,9 +685,7 @@ class TurnRun:
             envelope = self._opened.envelope
             if envelope >= 0:
                 stage = self._opened.stages[envelope]
-                out.extend(
-                    cast("Any", stage.envelope).terminals(self.context.ending)
-                )
+                out.extend(cast("Any", stage.envelope).terminals(self.context.ending))
         if generation != self._generation:
             return
         self._disarm()
@@ -762,9 +726,7 @@ class TurnRun:
         if self._state < _CLOSED:
             self._arm(self._close_expired)
 
-    async def _close_stages(
-        self, pending: Awaitable[object], generation: int
-    ) -> None:
+    async def _close_stages(self, pending: Awaitable[object], generation: int) -> None:
         try:
             await self._opened.closing(pending)
         except asyncio.CancelledError:
@@ -781,17 +743,16 @@ class TurnRun:
         settler = self._settler
         if settler is None or self._state >= _SETTLED:
             return
-        first = not self._expired_once
-        self._expired_once = True
-        self._opened.turn_failed(
+        opened = self._opened
+        opened.turn_failed(
             SettleTimeout(f"settling took longer than {self._settle_timeout:g} s")
         )
+        push = not opened.ended  # else taps have seen the terminal, and one hangs on it
+        opened.ended = True  # a hook that ignores its cancellation is the last
         self._out = list(self._out)
         self._generation += 1
         settler.cancel()
-        self._settler = self._spawn(
-            self._end(self._out, self._generation, push=first)
-        )
+        self._settler = self._spawn(self._end(self._out, self._generation, push=push))
         if self._state == _SETTLING:
             self._arm(self._expired)
 
@@ -800,7 +761,7 @@ class TurnRun:
         if settler is None or self._state >= _CLOSED:
             return
         k = self._opened.closed - 1
-        name = self._operators[k].name if k >= 0 else "close"
+        name = self._recipe.operators[k].name if k >= 0 else "close"
         self.context.log(
             f"{name} did not close within {self._settle_timeout:g} s", operator=name
         )
@@ -829,6 +790,8 @@ class TurnRun:
 
     def _advance(self, state: int) -> None:
         self._state = state
+        if state == _CLOSED:
+            self.context.stopper = None  # else turn and run keep each other alive
         if self._waiters:
             waiters, self._waiters = self._waiters, None
             for waiter in waiters:

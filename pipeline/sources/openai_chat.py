@@ -158,7 +158,8 @@ def chat_source(
                 latency_ms = round((turn.clock() - began) * 1000)
                 events += stream.finish(latency_ms=latency_ms)
             except SourceError as error:
-                raise post.cleaned(error)  # noqa: B904 - it is the same error
+                post.clean_error(error)
+                raise
             whole = stream.done
             yield events
         finally:

@@ -33,9 +33,8 @@ class Post:
                     break
         return text
 
-    def cleaned(self, error: SourceError) -> SourceError:
+    def clean_error(self, error: SourceError) -> None:
         """Take the secrets out of an error that quotes what the provider wrote."""
         error.args = (self.clean(str(error)),)
         if isinstance(error, SourceStatus):
             error.body = self.clean(error.body)
-        return error

@@ -1,6 +1,6 @@
 import asyncio
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import operators as ops
@@ -64,6 +64,8 @@ ODD = st.fixed_dictionaries(
 
 
 @given(st.lists(ODD))
+@example([{"type": ev.PART_UPDATED, "data": {"part": {"type": []}}}])
+@example([{"type": ev.PART_UPDATED, "data": {"part": {"id": {}}, "delta": "a"}}])
 def test_no_shape_of_an_event_breaks_it(events):
     message = Message()
     for event in events:

@@ -55,7 +55,7 @@ async def test_it_never_crosses_another_event():
     empty = deltas("")[0]
     given = [*deltas("a", "b", "c"), OTHER, *deltas("d", "e"), empty, *deltas("f")]
     assert await coalesced(*given) == ["a", "bc", "other", "de", "", "f"]
-    a, b, c, d = deltas(*"abcd")
+    a, b = deltas(*"ab")
     assert await coalesced(a, OTHER, OTHER, b) == ["a", "other", "other", "b"]
     assert await coalesced(OTHER, a, b, OTHER) == ["other", "a", "b", "other"]
 
@@ -377,7 +377,7 @@ async def test_a_cancellation_that_the_source_made_up_is_the_sources_error(turn)
     got = []
     with pytest.raises(asyncio.CancelledError):
         async for item in out:
-            got.append(item)
+            got.append(item)  # noqa: PERF401 - what came before the error counts
     assert texts(got) == ["a", "b"]
     assert asyncio.current_task().cancelling() == 0
 

@@ -95,7 +95,7 @@ def test_generator_functions_are_refused_where_their_body_would_never_run():
         yield event
 
     for make, function in [(ops.map, gen), (ops.filter, agen), (ops.flat_map, agen)]:
-        with pytest.raises(ops.CompositionError, match="use ops.flat_map"):
+        with pytest.raises(ops.CompositionError, match=r"use ops\.flat_map"):
             make(function)
 
 

@@ -1,7 +1,6 @@
 """transform, persist, complete, trace_flush: what happens when the stream is over."""
 
 import asyncio
-import functools
 
 import pytest
 

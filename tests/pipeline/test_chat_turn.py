@@ -21,7 +21,7 @@ TRANSFORMS = {
     "upper": str.upper,
     "empty": lambda text: "",
     "reverse_codepoints": lambda text: text[::-1],
-    "redact_ssn": lambda text: re.sub(r"\d{3}-\d{2}-\d{4}", "[redacted]", text),
+    "redact_ssn": lambda text: re.sub(r"\d{3}-\d{2}-\d{4}", "[REDACTED]", text),
     "append_bang": lambda text: text + "!",
 }
 
@@ -211,3 +211,82 @@ def test_a_turn_does_what_the_original_engine_did(case, debug):
             assert final_text == text_of(expected["persisted"]["finalText"])
 
     alone(check(), debug=debug)
+
+
+def producer(*texts, final_text=""):
+    async def stream():
+        for text in texts:
+            yield {"type": "result", "data": {"finalText": text}}
+
+    return ChatTurnProducer(stream=stream(), final_text=lambda: final_text)
+
+
+def chat_turn(produce, saved, **hooks):
+    return handle_chat_turn(
+        identity=TurnIdentity(session_id="s", turn_index=0),
+        hooks=ChatTurnHooks(
+            produce=produce,
+            persist_assistant_message=lambda *, identity, final_text: saved.append(
+                final_text
+            ),
+            **hooks,
+        ),
+    )
+
+
+async def test_produce_may_be_async_and_hooks_may_be_plain_functions():
+    async def produce():
+        return producer("a", final_text="b")
+
+    saved, flushed = [], []
+    result = chat_turn(produce, saved, trace_flush=lambda: flushed.append(1))
+    await read(result.body)
+    assert (saved, flushed) == (["b"], [1])
+
+
+async def test_hooks_with_optional_parameters_are_given_one_argument_only():
+    got = []
+
+    def on_event(event, more=None):
+        got.append(more)
+
+    def transform(text, more=None):
+        got.append(more)
+        return text
+
+    saved = []
+    result = chat_turn(
+        lambda: producer("a"), saved, on_event=on_event, transform_final_text=transform
+    )
+    await read(result.body)
+    assert saved == ["a"]
+    assert set(got) == {None}
+
+
+async def test_a_log_that_raises_does_not_break_the_body(caplog):
+    def log(message, meta):
+        raise RuntimeError("log down")
+
+    def fail():
+        raise RuntimeError("no")
+
+    result = handle_chat_turn(
+        identity=TurnIdentity(session_id="s", turn_index=0),
+        hooks=ChatTurnHooks(
+            produce=fail, persist_assistant_message=lambda *, identity, final_text: None
+        ),
+        log=log,
+    )
+    chunks = await read(result.body)
+    assert [decode(chunk)["type"] for chunk in chunks] == [
+        "session.run.started",
+        "error",
+        "session.run.failed",
+    ]
+
+
+def test_the_two_hooks_that_every_turn_needs_are_required():
+    with pytest.raises(TypeError, match="persist_assistant_message"):
+        ChatTurnHooks(produce=lambda: None)
+    with pytest.raises(TypeError, match="produce"):
+        ChatTurnHooks(persist_assistant_message=lambda **_: None)

@@ -65,7 +65,6 @@ def slow(tmp_path: Path) -> Path:
     path.write_text(
         "".join(
             f"{json.dumps({'t_ms': t, 'line': line})}\n"
-            f"{json.dumps({'t_ms': t, 'line': ''})}\n"
             for t, line in zip(times, LINES, strict=True)
         )
     )
@@ -322,6 +321,8 @@ def test_a_failure_that_the_source_reports_is_one_clear_line(
     ("args", "message"),
     [
         (["run", "--source", "nowhere.sse"], "--source nowhere.sse: there is no such"),
+        (["run", "--source", "http://", "--model", "m"], "--source http://: "),
+        (["run", "--source", "LICENSE", "--speed", "-1"], "--source LICENSE: speed=-1"),
         (["run", "--wire", "morse"], "morse"),
         (["graph", "examples.seven_stages"], "is not MODULE:NAME"),
         (["graph", "examples.nowhere:chat"], "cannot import examples.nowhere"),

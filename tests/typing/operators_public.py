@@ -1,4 +1,5 @@
-"""Only type-checked, never run: what a user writes, and what the checkers make of it."""
+"""Only type-checked, never run: what a user writes, and what the checkers make of
+it."""
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from functools import partial
