@@ -145,11 +145,13 @@ class Opened:
         boundaries = [k for k in within if self.stages[k].through is not None]
         for k in (*reversed(boundaries), *within) if boundaries else within:
             stage = self.stages[k]
+            if self.ended:  # given up meanwhile: it took too long
+                return
             if stage.finish is None or (self.bypassed and k in self.bypassed):
                 continue
             if self.finished is None:
                 self.finished = set()
-            elif k in self.finished or self.ended:
+            elif k in self.finished:
                 continue
             self.finished.add(k)
             try:
@@ -172,7 +174,7 @@ class Opened:
                 if stage.settle is not None and stage.when == "always":
                     needed = k
         for k, stage in enumerate(stages):
-            if self.ended:  # given up meanwhile: it took too long
+            if self.ended:
                 return
             if stage.settle is None or not (
                 drained

@@ -391,9 +391,13 @@ class _Emitter:
         self.line(1, "n = 0")
         self.line(1, "batch = ()")
         self.line(1, "try:")
-        if self.envelope >= 0:
+        if self.envelope >= self.start:
             self.line(2, "for event in run.started():", READER)
             self.operators(3, self.envelope + 1, self.send)
+        elif self.envelope >= 0:
+            over = f"await run.started_over({self.start})"
+            self.line(2, f"for event in {over}:", READER)
+            self.operators(3, self.start, self.send)
         self.started_sent = True
         self.line(2, f"source = await run.source({self.index})", SOURCE)
         self.loop(2)

@@ -402,6 +402,16 @@ class TurnRun:
         assert envelope is not None
         return (envelope.started(),)
 
+    async def started_over(self, stop: int) -> list[Event]:
+        """Make it where the lifecycle stands before a `through`, which it steps over."""
+        out: list[Event] = []
+        (event,) = self.started()
+        await self._opened.push(self._opened.envelope + 1, event, out, stop)
+        ending = self.context.ending
+        if ending is not None and ending.error is not None:
+            raise ending.error
+        return out
+
     async def source(self, index: int) -> AsyncIterator[Any]:
         """Open the source of a segment: the turn's own, or a `through` over the last."""
         if index:

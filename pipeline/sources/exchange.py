@@ -234,11 +234,8 @@ class Exchange:
         return bytes(body)
 
     async def _close(self, drain: bool) -> None:
-        if drain and self._chunks is not None:
-            with suppress(Exception):
-                async with asyncio.timeout(DRAIN_SECONDS):
-                    async for _ in self._chunks:
-                        pass
+        if drain:
+            await self._pull_out()
         await self._close_response()
         if self._own and self._client is not None:
             client, self._client = self._client, None
@@ -246,14 +243,24 @@ class Exchange:
                 await client.aclose()
 
     async def _close_response(self) -> None:
-        chunks, self._chunks = self._chunks, None
         response, self._response = self._response, None
-        with suppress(Exception):
-            if chunks is not None:
-                await chunks.aclose()
-        with suppress(Exception):
-            if response is not None:
+        if response is not None:
+            with suppress(Exception):
                 await response.aclose()
+            # httpx leaves the generators behind its body suspended, for the garbage
+            # collector to end in tasks; on a closed connection a pull ends them here
+            await self._pull_out()
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            with suppress(Exception):
+                await chunks.aclose()
+
+    async def _pull_out(self) -> None:
+        if self._chunks is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    async for _ in self._chunks:
+                        pass
 
     def _unreachable(self, error: Exception, what: str, attempt: int) -> SourceError:
         told = f"{self._post.name}: {what}: {self._told(error)}"

@@ -734,6 +734,7 @@ async def test_hooks_that_ignore_their_cancellation_do_not_keep_a_turn_open(seen
     got = await read(run.events())
     assert kinds(got)[-2:] == ["error", "session.run.failed"]
     assert (await run.outcome()).code == "settle_timeout"
+    await ticks(10)
     seen.one_terminal()
     assert seen.completed == []
 

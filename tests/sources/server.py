@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 DONE = b"data: [DONE]\n\n"
+_RST = struct.pack("ii", 1, 0)  # lingering for 0 s: closing resets
 
 
 @dataclass(frozen=True)
@@ -160,5 +163,7 @@ async def _play(
         await server.go.wait()
         server.go.clear()
     else:
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST)
         writer.transport.abort()
         await asyncio.wait({gone})
