@@ -24,7 +24,7 @@ log = logging.getLogger("hand")
 NEWLINE = orjson.OPT_APPEND_NEWLINE
 
 
-async def hand_turn(  # noqa: C901, PLR0912, PLR0915 - written as by hand, in one piece
+async def hand_turn(
     identity: TurnIdentity,
     produce: Callable[[], AsyncGenerator[dict[str, Any], None]],
     *,
@@ -72,7 +72,7 @@ async def hand_turn(  # noqa: C901, PLR0912, PLR0915 - written as by hand, in on
                     if error_sent:
                         continue
                     error_sent = True
-                    event = {**event, "type": "error"}  # noqa: PLW2901 - as by hand
+                    event = {**event, "type": "error"}
                 try:
                     on_event(event)
                 except Exception:

@@ -56,13 +56,8 @@ class Pipeline:
 
     def __or__(self, other: Composable) -> Pipeline:
         """Put an operator, or a chain, at the end."""
-        if isinstance(other, Pipeline):
-            raise CompositionError(
-                f"{name_of(other.source)} is a second source: a pipeline has one; merge "
-                f"sources inside it, or keep the operators as a chain of their own"
-            )
         if not isinstance(other, Composable):
-            refuse(other)
+            _refuse_right(other)
         operators = self.operators + other.operators
         check_order(operators, whole=True)
         made = object.__new__(Pipeline)
@@ -169,3 +164,12 @@ class Pipeline:
         from .graph import draw
 
         return draw(self, format)
+
+
+def _refuse_right(other: object) -> NoReturn:
+    if isinstance(other, Pipeline):
+        raise CompositionError(
+            f"{name_of(other.source)} is a second source, and a pipeline has one: merge "
+            f"sources inside it, or keep the operators as a chain of their own"
+        )
+    refuse(other)

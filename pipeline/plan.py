@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import count
+from itertools import count, pairwise
 from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -53,7 +53,7 @@ class Plan:
     boundaries: tuple[int, ...]
 
     def owner(self, traceback: TracebackType | None) -> int:
-        """Tell whose line an exception left: an operator's position, or SOURCE...READER.
+        """Tell whose line an exception left: an operator's position, SOURCE...READER.
 
         The innermost line in generated code counts: an error of the source surfaces in
         every segment after it.
@@ -137,7 +137,7 @@ def plan_of(key: tuple[StageKey, ...], envelope: int, mode: Mode) -> Plan:
     """Generate the segments of one shape."""
     boundaries = tuple(k for k, stage in enumerate(key) if stage[1] == "through")
     edges = (-1, *boundaries, len(key))
-    spans = tuple((a + 1, b) for a, b in zip(edges, edges[1:], strict=False))
+    spans = tuple((a + 1, b) for a, b in pairwise(edges))
     segments = tuple(
         _Emitter(
             key,
@@ -202,7 +202,7 @@ class _Emitter:
             filename,
         )
         names: dict[str, Any] = {}
-        exec(compile(text, filename, "exec"), names)  # noqa: S102 - as attrs does
+        exec(compile(text, filename, "exec"), names)
         function = names["body" if self.last else "segment"]
         return Segment(function, function.__code__, tuple(self.owners), text)
 
@@ -334,7 +334,7 @@ class _Emitter:
         self.line(depth + 1, 'event = checked(event, "the source")', SOURCE)
 
     def batch(self, depth: int) -> None:
-        """Emit the branch for a list: all of it passes the operators, then it leaves."""
+        """Emit the branch for a list: all of it passes the operators, then leaves."""
         if self.mode == "events":
             self.line(depth, "for event in event:", SOURCE)
             self.check(depth + 1)

@@ -20,14 +20,14 @@ _LINKS: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
 def reading_task(
     generator: AsyncGenerator[Any, Any], loop: asyncio.AbstractEventLoop
 ) -> asyncio.Task[Any] | None:
-    """Return the task of `loop` in whose chain of awaits `generator` stands, or None."""
+    """Return the task of `loop` in whose chain of awaits `generator` is, or None."""
     for task in asyncio.all_tasks(loop):
         if _awaits(task.get_coro(), generator):
             return task
     return None
 
 
-def _awaits(link: object, generator: object) -> bool:
+def _awaits(link: Any, generator: object) -> bool:
     for _ in range(_DEPTH):
         if link is generator:
             return True
@@ -40,8 +40,7 @@ def _awaits(link: object, generator: object) -> bool:
         elif link is None or isinstance(link, asyncio.Future):
             return False
         else:  # the awaitable of an `__anext__`, a coroutine's iterator: C objects
-            refers = gc.get_referents(link)
-            if generator in refers:
-                return True
-            link = next((other for other in refers if isinstance(other, _LINKS)), None)
+            refers: list[Any] = gc.get_referents(link)
+            links = [other for other in refers if isinstance(other, _LINKS)]
+            link = generator if generator in refers else links[0] if links else None
     return False

@@ -12,7 +12,7 @@ import inspect
 import sys
 import weakref
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
@@ -20,7 +20,6 @@ import orjson
 
 from operators.drive import Opened, called, checked, code_of
 from operators.errors import (
-    CompositionError,
     InvalidEvent,
     SettleTimeout,
     TurnError,
@@ -36,7 +35,6 @@ from .wire import wire_named
 
 if TYPE_CHECKING:
     from operators.event import Event
-    from operators.operator import Operator
 
 OnDisconnect: TypeAlias = Literal["cancel", "detach"]
 Item = TypeVar("Item")
@@ -47,7 +45,7 @@ _POLL_S = 0.01
 DISCONNECTED = "disconnected"
 
 
-class _StopAsked(Exception):  # noqa: N818 - never seen outside
+class _StopAsked(Exception):
     """The turn was stopped before its source was opened."""
 
 
@@ -220,7 +218,7 @@ class TurnRun:
         )
 
     def _first_read(self) -> Awaitable[Any]:
-        body = self._body and self._body()
+        body = self._alive()
         if self._state != _NEW:  # closed or cancelled before it was read
             reader = self._tail().__anext__
         elif self._on_disconnect == "detach":
@@ -235,9 +233,13 @@ class TurnRun:
 
     def _redirect(self, reader: Callable[[], AsyncIterator[Any]]) -> None:
         """Let the next read of the body go elsewhere."""
-        body = self._body and self._body()
+        body = self._alive()
         if body is not None:
             body.__anext__ = reader().__anext__
+
+    def _alive(self) -> Body[Any] | None:
+        """Return the body, if somebody still holds it."""
+        return None if self._body is None else self._body()
 
     def _take_over(self, *, read: bool) -> None:
         """Let a task of the turn's own pull, into a mailbox if somebody reads that."""
@@ -298,7 +300,7 @@ class TurnRun:
             self._loop.call_later(_POLL_S, self._at_boundary)
         else:
             self._take_over(read=True)
-            if self._body is None or self._body() is None:
+            if self._alive() is None:
                 self._reader_left()
 
     async def _tail(self) -> AsyncIterator[Any]:
@@ -322,7 +324,7 @@ class TurnRun:
 
     async def _leave(self) -> None:
         """Close the body."""
-        body = self._body and self._body()
+        body = self._alive()
         if body is not None:
             body.__anext__ = _exhausted
         self._body = None
@@ -435,10 +437,11 @@ class TurnRun:
                 self._final_text = made.final_text
                 made = made.stream
         iterator = iterator_of(made)
-        if hasattr(iterator, "__aenter__"):  # an aiostream Streamer
-            await iterator.__aenter__()
+        enter: Any = getattr(iterator, "__aenter__", None)
+        if enter is not None:  # an aiostream Streamer
+            await enter()
         self._iterators.append(iterator)
-        return cast("AsyncIterator[Any]", iterator)
+        return iterator
 
     def first(self) -> None:
         """Stamp the first event."""
@@ -604,7 +607,8 @@ class TurnRun:
             error = TurnError(
                 "the source or an operator raised CancelledError of itself",
                 code=code_of(
-                    RuntimeError(), self._recipe.operators[owner] if owner >= 0 else None
+                    RuntimeError(),
+                    self._recipe.operators[owner] if owner >= 0 else None,
                 ),
             )
             error.__cause__ = cause
@@ -671,7 +675,7 @@ class TurnRun:
             try:
                 text = await called(self._final_text)
                 if text is not None and not isinstance(text, str):
-                    raise TypeError(  # noqa: TRY301 - one place for both failures
+                    raise TypeError(
                         f"final_text() gave {type(text).__name__}: it returns text"
                     )
                 turn.produced = text

@@ -65,6 +65,10 @@ def completions_url(base_url: str) -> str:
         ValueError: `base_url` is no address of a server.
     """
     url = urlsplit(base_url)
+    if "@" in url.netloc:
+        raise ValueError(
+            "base_url has a user name in it: use api_key, or headers={'authorization': ...}"
+        )
     if url.scheme not in ("http", "https") or not url.hostname:
         raise ValueError(
             f"base_url={base_url!r}: give an address such as http://127.0.0.1:8080/v1"

@@ -43,6 +43,12 @@ class Decoder(Protocol):
         """Take the bytes of one read."""
         ...
 
+    def finish(self) -> object:
+        """End the stream; raise what it ended as."""
+        ...
+
+
+_TOO_EARLY: Final = "the answer broke off before its first event"
 
 D = TypeVar("D", bound=Decoder)
 
@@ -98,7 +104,8 @@ class Exchange:
         while True:
             try:
                 return await self._attempt(decoder, attempt)
-            except (SourceUnreachable, SourceStatus) as error:
+            except SourceError as error:
+                self._post.clean_error(error)
                 pause = self._patience.pause(attempt, error)
                 if pause is None or not self._waiting.allows(pause):
                     raise
@@ -159,12 +166,15 @@ class Exchange:
             try:
                 chunk = await self._waiting.wait(self._chunks.__anext__)
             except StopAsyncIteration:
+                try:
+                    made.finish()
+                except SourceIncomplete as error:
+                    raise self._unreachable(error, _TOO_EARLY, attempt) from error
                 break
             except SourceError:
                 raise
             except Exception as error:
-                told = "the connection broke before the first event"
-                raise self._unreachable(error, told, attempt) from error
+                raise self._unreachable(error, _TOO_EARLY, attempt) from error
             events = made.feed(chunk)
         return made, events
 
@@ -201,22 +211,22 @@ class Exchange:
             )
             if decoded.get("error"):
                 raise error_from_body(
-                    decoded, self._quote(body), status=response.status_code, where=where
+                    decoded, excerpt(body), status=response.status_code, where=where
                 )
         raise SourceProtocol(
             f"{self._post.name} answered with content-type {told or '(none)'}, not "
-            f"text/event-stream: {self._quote(body)}"
+            f"text/event-stream: {excerpt(body)}"
         )
 
     async def _refusal(self, response: httpx.Response) -> SourceStatus:
         body = await self._body()
         decoded: dict[str, Any] | None = None
         with suppress(SourceProtocol):
-            decoded = decode_object(self._post.clean(_text(body)).encode(), "the body")
+            decoded = decode_object(body, "the body")
         reason = f"{response.status_code} {response.reason_phrase}".strip()
         error = error_from_body(
             decoded,
-            self._quote(body),
+            excerpt(body),
             status=response.status_code,
             where=f"{self._post.name} answered {reason}",
         )
@@ -264,20 +274,11 @@ class Exchange:
 
     def _unreachable(self, error: Exception, what: str, attempt: int) -> SourceError:
         told = f"{self._post.name}: {what}: {self._told(error)}"
-        if not is_transport(error):
+        if not isinstance(error, SourceError) and not is_transport(error):
             return SourceError(told)
         attempts = self._patience.attempts
         return SourceUnreachable(f"{told} (attempt {attempt} of {attempts})")
 
     def _told(self, error: Exception) -> str:
-        said = self._post.clean(str(error))
-        return (
-            f"{type(error).__name__}: {excerpt(said)}" if said else type(error).__name__
-        )
-
-    def _quote(self, body: bytes) -> str:
-        return excerpt(self._post.clean(_text(body)))
-
-
-def _text(body: bytes) -> str:
-    return body.decode("utf-8", "replace")
+        said = self._post.clean(excerpt(str(error)))
+        return f"{type(error).__name__}: {said}" if said else type(error).__name__

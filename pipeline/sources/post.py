@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
 
 from operators.errors import SourceError, SourceStatus
 
@@ -19,9 +18,8 @@ class Post:
 
     @property
     def name(self) -> str:
-        """The request as messages name it: without user information."""
-        url = urlsplit(self.url)
-        return f"POST {url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+        """The request as messages name it."""
+        return f"POST {self.url}"
 
     def clean(self, text: str) -> str:
         """Take the secrets out of a text, also one that its end cuts short."""

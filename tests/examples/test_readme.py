@@ -15,7 +15,9 @@ def test_the_readme_has_its_examples() -> None:
     assert len(BLOCKS) >= 5
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.split("\n", 1)[0][:40])
+@pytest.mark.parametrize(
+    "block", BLOCKS, ids=lambda block: block.split("\n", 1)[0][:40]
+)
 def test_an_example_of_the_readme_runs(
     block: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,6 @@ import aiostream
 import pytest
 
 import operators as ops
-from operators.errors import TurnTimeout
 
 from .support import (
     IDENTITY,
@@ -18,7 +17,6 @@ from .support import (
     alone,
     delta,
     kinds,
-    lines,
     read,
     seven,
     ticks,

@@ -30,9 +30,7 @@ def expand(events):
     for event in events:
         if "$times" in event:
             for index in range(event["$times"]):
-                yield json.loads(
-                    json.dumps(event["event"]).replace('"$i"', str(index))
-                )
+                yield json.loads(json.dumps(event["event"]).replace('"$i"', str(index)))
         else:
             yield event
 
@@ -124,7 +122,9 @@ class Case:
         if kind in spec.get("only", [kind]):
             self.throw(spec)
         if "delay_ms" in spec or spec.get("mode") == "async":
-            return self.later({"delay_ms": spec.get("delay_ms", 0)}, f"on_event_done:{kind}")
+            return self.later(
+                {"delay_ms": spec.get("delay_ms", 0)}, f"on_event_done:{kind}"
+            )
         return None
 
     def transform(self, text):

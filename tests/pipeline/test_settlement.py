@@ -11,7 +11,7 @@ import operators as ops
 from pipeline import Pipeline
 from pipeline.source import ChatTurnProducer
 
-from .support import IDENTITY, A, B, Seen, delta, kinds, lines, read, seven, ticks
+from .support import IDENTITY, A, B, delta, kinds, lines, read, seven, ticks
 
 ERROR = {"type": "error", "data": {"message": "upstream 503", "code": "x"}}
 FAILED = {"type": "session.run.failed", "data": {"message": "gone", "sessionId": "in"}}
@@ -68,9 +68,7 @@ def raising_source(function):
 def producer(final_text, *items):
     def make(seen, partial):
         def produce():
-            return ChatTurnProducer(
-                stream=seen.source(*items)(), final_text=final_text
-            )
+            return ChatTurnProducer(stream=seen.source(*items)(), final_text=final_text)
 
         return seven(seen, produce, partial=partial)
 
@@ -272,9 +270,7 @@ ROWS = {
         options={"settle_timeout": 0.02},
     ),
     "settling takes too long, in finish": Row(
-        simple(
-            A, B, after=ops.Operator("held", lambda turn: ops.Stage(finish=stuck))
-        ),
+        simple(A, B, after=ops.Operator("held", lambda turn: ops.Stage(finish=stuck))),
         code="settle_timeout",
         error=ops.SettleTimeout,
         persist="no",
@@ -300,7 +296,6 @@ async def stop_itself():
 
 async def headless(run):
     await run.outcome()
-    return None
 
 
 async def as_lines(run):
@@ -624,7 +619,9 @@ async def test_settle_hooks_run_once_in_a_task_of_their_own_in_a_copied_context(
     }
     tasks = {calls[0][0] for calls in found.values()}
     assert asyncio.current_task() not in tasks
-    assert [found[name][0][1] for name in ("transform", "save", "complete", "flush")] == [
+    assert [
+        found[name][0][1] for name in ("transform", "save", "complete", "flush")
+    ] == [
         "caller",
         "transform",
         "save",
@@ -650,7 +647,9 @@ async def test_the_terminal_is_delivered_before_close_hooks_hold_the_reader(seen
 
 
 async def test_an_outcome_is_immutable_and_always_the_same(seen):
-    run = seven(seen, seen.source(A, B)).start(IDENTITY, clock=iter(range(100)).__next__)
+    run = seven(seen, seen.source(A, B)).start(
+        IDENTITY, clock=iter(range(100)).__next__
+    )
     await read(run.events())
     outcome = await run.outcome()
     assert outcome is await run.outcome()

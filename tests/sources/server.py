@@ -113,7 +113,7 @@ async def serving(*scripts: Sequence[Step]) -> AsyncIterator[Server]:
             writer.close()
 
     listener = await asyncio.start_server(answer, "127.0.0.1", 0)
-    server.url = "http://127.0.0.1:{}/v1".format(listener.sockets[0].getsockname()[1])
+    server.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1"
     try:
         yield server
     finally:

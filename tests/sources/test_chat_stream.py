@@ -308,13 +308,19 @@ def test_usage_is_the_last_reported_and_says_what_it_knows() -> None:
 
 
 def test_odd_usage_is_left_out() -> None:
-    usage = {"prompt_tokens": "3", "completion_tokens": None, "prompt_tokens_details": 7}
+    usage = {
+        "prompt_tokens": "3",
+        "completion_tokens": None,
+        "prompt_tokens_details": 7,
+    }
     events = folded(finish(), record({"choices": [], "usage": usage}))
     assert set(events[-1]["data"]) == {"model", "provider", "finishReason"}
 
 
 def test_half_an_emoji_and_infinity_are_taken() -> None:
-    logprobs = b'data: {"choices": [{"index": 0, "logprobs": -Infinity, "delta": {}}]}\n\n'
+    logprobs = (
+        b'data: {"choices": [{"index": 0, "logprobs": -Infinity, "delta": {}}]}\n\n'
+    )
     half = b'data: {"choices": [{"index": 0, "delta": {"content": "\\ud83d"}}]}\n\n'
     assert text_of(folded(logprobs, half, finish())) == "\ud83d"
 
