@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
 
+from operators.event import PART_UPDATED
+
 if TYPE_CHECKING:
     from operators.operator import Operator, Stage
 
@@ -30,8 +32,12 @@ ENCODE: Final = -3
 READER: Final = -4
 """Owners of a generated line, beside the operators' positions."""
 
-StageKey: TypeAlias = tuple[str, str, bool, bool, str, bool]
-"""(name, shape, awaits, has types, on_error, folds) of a stage; shape "" for none."""
+StageKey: TypeAlias = tuple[str, str, bool, str, str, bool]
+"""(name, shape, awaits, types, on_error, folds) of a stage; shape "" for none.
+
+Of its types only this counts: "" for all, "parts" where message parts are among them,
+else "others".
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +124,11 @@ def compile_plan(
                 if stage.on_event is None
                 else stage.shape,
                 stage.lists if stage.through is not None else stage.awaits,
-                stage.types is not None,
+                ""
+                if stage.types is None
+                else "parts"
+                if PART_UPDATED in stage.types
+                else "others",
                 stage.on_error,
                 stage.fold is not None,
             )
@@ -238,10 +248,10 @@ class _Emitter:
             inside = depth
             if typed:
                 if not fresh:
-                    self.line(depth, 'kind = event.get("type")', EVENT)
+                    self.kind(depth)
                     fresh = True
                 if shape != "flat_map":
-                    self.line(depth, f"if kind in types_{k + 1}:", EVENT)
+                    self.line(depth, f"if {self.wanted(k)}:", EVENT)
                     inside += 1
             if folds:
                 self.fold(inside, k, call, note)
@@ -254,21 +264,34 @@ class _Emitter:
                     self.line(inside + 1, "continue", k)
                 self.line(inside, "if event.__class__ is not dict:", k)
                 self.line(inside + 1, f"event = checked(event, {name!r})", k)
-                fresh = typed
+                fresh = bool(typed)
                 if typed:
-                    self.line(inside, 'kind = event.get("type")', EVENT)
+                    self.kind(inside)
             elif shape == "filter":
                 self.line(inside, f"if not {call}:{note}", k)
                 self.line(inside + 1, "continue", k)
             else:
                 if typed:
-                    call = f"{call} if kind in types_{k + 1} else (event,)"
+                    call = f"{call} if {self.wanted(k)} else (event,)"
                 self.line(inside, f"for event in {call}:{note}", k)
                 self.line(inside + 1, "if event.__class__ is not dict:", k)
                 self.line(inside + 2, f"event = checked(event, {name!r})", k)
                 depth = inside + 1
                 fresh = False
         sink(depth)
+
+    def wanted(self, k: int) -> str:
+        """Write the test of an event's type; message parts, most events, take `==`."""
+        if self.key[k][3] == "parts":
+            return f"kind == {PART_UPDATED!r} or kind in types_{k + 1}"
+        return f"kind != {PART_UPDATED!r} and kind in types_{k + 1}"
+
+    def kind(self, depth: int) -> None:
+        """Emit the look at an event's type."""
+        self.line(depth, "try:", EVENT)
+        self.line(depth + 1, 'kind = event["type"]', EVENT)
+        self.line(depth, "except KeyError:", EVENT)
+        self.line(depth + 1, "kind = None", EVENT)
 
     def fold(self, depth: int, k: int, call: str, note: str) -> None:
         """Emit the append of one more delta of the same part; the call for the rest."""

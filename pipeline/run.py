@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import orjson
@@ -385,16 +386,23 @@ class TurnRun:
         else:
             self._interrupt()
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, *, waited: bool = False) -> None:
         if self._state != _READING or self._asked is None:
             return
         if not self._reading.ag_running:
-            self._settle(self._asked)
+            if not waited and self._unbegun():  # its first read is on its way
+                self._loop.call_soon(partial(self._interrupt, waited=True))
+            else:
+                self._settle(self._asked)
             return
         task = self._pump or reading_task(self._reading, self._loop)
         if task is not None:
             self._interrupted = task
             task.cancel()
+
+    def _unbegun(self) -> bool:
+        frame = self._reading.ag_frame
+        return frame is not None and frame.f_lineno == frame.f_code.co_firstlineno
 
     # -- what the plan calls
 
@@ -416,12 +424,12 @@ class TurnRun:
 
     async def source(self, index: int) -> AsyncIterator[Any]:
         """Open the source of a segment: the turn's own, or a `through` over the last."""
+        segment = None
         if index:
             k = self._plan.boundaries[index - 1]
             segment = self._plan.segments[index - 1].function(
                 self, self._opened.stages, checked, inspect.isawaitable
             )
-            self._iterators.append(segment)
             function = self._opened.stages[k].through
             assert function is not None
             made: Any = function(segment)
@@ -441,6 +449,8 @@ class TurnRun:
         if enter is not None:  # an aiostream Streamer
             await enter()
         self._iterators.append(iterator)
+        if segment is not None:
+            self._iterators.append(segment)
         return iterator
 
     def first(self) -> None:
@@ -521,8 +531,8 @@ class TurnRun:
             assert task is not None
             gone = task.uncancel() > 0
             self._interrupted = None
-            if self._pump is None:
-                self._redirect(lambda: self._reading)
+        if self._asked is not None and self._pump is None:
+            self._redirect(lambda: self._reading)  # the plan goes on, to its terminal
         ending: Ending
         if self._asked is not None and (interrupted or error is not None):
             ending = self._asked
@@ -597,8 +607,8 @@ class TurnRun:
                 ending.code = code if isinstance(code, str) else "reported"
                 ending.reason = None
         self._settler = self._spawn(self._settlement(self._generation))
-        if self._state == _SETTLING:
-            self._arm(self._expired)
+        if self._state == _SETTLING and not self._reading.ag_running:
+            self._arm(self._expired)  # else the read under way arms it, if it must wait
 
     def _failed(self, error: BaseException) -> None:
         owner = self._plan.owner(error.__traceback__)
@@ -791,7 +801,7 @@ class TurnRun:
                 await self._reading.aclose()
             finally:
                 self._closing_plan = False
-        for iterator in reversed(self._iterators):
+        for iterator in self._iterators:
             close = getattr(iterator, "aclose", None)
             if close is None or getattr(iterator, "ag_frame", self) is None:
                 continue
@@ -815,6 +825,14 @@ class TurnRun:
     async def _wait(self, state: int) -> bool:
         """Wait for a state; tell whether the waiting task was cancelled meanwhile."""
         cancelled = False
+        if self._state < state:
+            # Settlement's task runs before this one's next step: mostly that is all.
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                cancelled = True
+            if self._state == _SETTLING and self._timer is None:
+                self._arm(self._expired)
         while self._state < state:
             try:
                 await self._waiter()

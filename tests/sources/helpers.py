@@ -75,9 +75,7 @@ def stepped(
             error = thrown
 
 
-async def cancelled_at(
-    make: Callable[[], Coroutine[Any, Any, Any]], *steps: int
-) -> tuple[bool, int]:
+async def cancelled_at(work: Coroutine[Any, Any, Any], *steps: int) -> tuple[bool, int]:
     """Run it in a task that is cancelled at these suspensions.
 
     Gives whether the task ended cancelled, and how often it was suspended.
@@ -92,7 +90,7 @@ async def cancelled_at(
             loop.call_soon(task.cancel)
 
     async def whole() -> Any:
-        return await stepped(make(), on_step)
+        return await stepped(work, on_step)
 
     task = asyncio.create_task(whole())
     await asyncio.wait({task})

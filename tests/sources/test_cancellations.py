@@ -54,10 +54,10 @@ async def at_every_step(
             client = None if own else httpx.AsyncClient(trust_env=False)
             source = chat(server, client=client)
             steps = (step,) if again is None else (step, step + again)
-            cancelled, count = await cancelled_at(lambda: reads_of(source), *steps)
+            cancelled, count = await cancelled_at(reads_of(source), *steps)
+            assert await server.all_closed(), step
             if client is not None:
                 await client.aclose()
-            assert await server.all_closed(), step
             left = await other_tasks(before)
             assert not left, (step, left)
         if count < step:

@@ -273,7 +273,8 @@ def test_malformed_arguments_are_kept_as_text_and_named(text: str, why: str) -> 
 
 
 def test_large_integers_in_arguments_stay_exact() -> None:
-    call = chunk(tool_calls=[tool(0, id="a", name="f", args='{"x": %d}' % 2**70)])
+    args = f'{{"x": {2**70}}}'
+    call = chunk(tool_calls=[tool(0, id="a", name="f", args=args)])
     assert calls_of(folded(call, finish()))[0][3] == {"x": 2**70}
 
 

@@ -214,11 +214,13 @@ def test_the_events_of_one_read_are_one_list() -> None:
     async def main() -> list[list[Any]]:
         first = b"".join(chunk(content=str(n)) for n in range(16))
         script = [head(), first, "wait", chunk(content="x") + finish() + DONE]
-        async with serving(script) as server:
-            async with aclosing(chat(server)(a_turn())) as stream:
-                reads = [await anext(stream)]
-                server.go.set()
-                return reads + [read async for read in stream]
+        async with (
+            serving(script) as server,
+            aclosing(chat(server)(a_turn())) as stream,
+        ):
+            reads = [await anext(stream)]
+            server.go.set()
+            return reads + [read async for read in stream]
 
     reads = asyncio.run(main())
     assert [len(read) for read in reads] == [16, 2]
@@ -464,13 +466,15 @@ def test_each_wait_ends_in_its_own_deadline(
 def test_a_slow_reader_is_not_idle_but_its_time_is_part_of_the_total() -> None:
     async def main(**more: Any) -> None:
         script = [head(), A, "wait", A, finish(), DONE]
-        async with serving(script) as server:
-            async with aclosing(chat(server, idle=0.1, **more)(a_turn())) as stream:
-                await anext(stream)
-                await asyncio.sleep(0.3)
-                server.go.set()
-                async for _ in stream:
-                    pass
+        async with (
+            serving(script) as server,
+            aclosing(chat(server, idle=0.1, **more)(a_turn())) as stream,
+        ):
+            await anext(stream)
+            await asyncio.sleep(0.3)
+            server.go.set()
+            async for _ in stream:
+                pass
 
     asyncio.run(main())
     with pytest.raises(SourceTimeout) as late:
@@ -517,7 +521,7 @@ def test_nobody_there_is_unreachable() -> None:
 def test_a_passed_in_client_is_used_left_open_and_its_connection_reused() -> None:
     async def main() -> None:
         body = A + finish() + DONE
-        script = chunked(body)[:1] + [b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)]
+        script = [*chunked(body)[:1], b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)]
         keep = [step.replace(b"Connection: close\r\n", b"") for step in script]
         async with serving([*keep, "hang"]) as server:
             async with httpx.AsyncClient(headers={"x-client": "1"}) as client:

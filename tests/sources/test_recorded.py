@@ -40,7 +40,7 @@ def test_a_recorded_stream_gives_its_events_record_by_record(
     file.write_bytes(data.replace(b"\n", ending))
     reads = replayed(file)
     assert flat(reads) == folded(data)
-    assert len(reads) > data.count(b'"content":"')
+    assert max(map(len, reads)) <= 2
     assert replayed(file) == reads
 
 

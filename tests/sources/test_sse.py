@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from time import process_time
 
 import pytest
@@ -177,7 +178,7 @@ pieces = st.sampled_from(
 def test_any_bytes_cut_anyhow_are_split_by_the_book(data: bytes, draw) -> None:
     cuts = draw.draw(st.lists(st.integers(0, len(data)), max_size=6).map(sorted))
     bounds = [0, *cuts, len(data)]
-    chunks = [data[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    chunks = [data[a:b] for a, b in pairwise(bounds)]
     assert split(*chunks) == by_the_book(data)
 
 
