@@ -157,11 +157,15 @@ class Opened:
             try:
                 held = await called(stage.finish)
                 for event in held or ():
-                    if self.ended:
+                    if self._is_over():
                         return
                     await self.push(k + 1, checked(event), out, stop)
             except Exception as exc:
                 self.fail(k, exc)
+
+    def _is_over(self) -> bool:
+        """Tell whether the terminals went out meanwhile, past a hook that was too slow."""
+        return self.ended
 
     async def settle(self) -> None:
         """Call the `settle`s that this ending asks for; the first to raise ends it."""

@@ -163,6 +163,9 @@ def plan_of(key: tuple[StageKey, ...], envelope: int, mode: Mode) -> Plan:
     return Plan(segments, spans, boundaries)
 
 
+_TAKEN: Final = ("types", "fold", "last", "append")
+"""What else the plan numbers among its locals."""
+
 _serial = count(1)
 _NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
 
@@ -195,7 +198,10 @@ class _Emitter:
         self.owners.append(owner)
 
     def local(self, k: int) -> str:
-        return f"{re.sub(r'[^0-9A-Za-z]+', '_', self.key[k][0]).strip('_')}_{k + 1}"
+        name = re.sub(r"[^0-9A-Za-z]+", "_", self.key[k][0]).strip("_")
+        if name in _TAKEN or name[:1].isdigit():
+            name = f"op_{name}"
+        return f"{name}_{k + 1}"
 
     def segment(self) -> Segment:
         if self.last:
@@ -336,14 +342,19 @@ class _Emitter:
             self.line(depth, "except TypeError:", ENCODE)
             self.line(depth + 1, "chunk = encode(event)", ENCODE)
             self.counted(depth)
-            self.line(depth, "yield chunk", READER)
+            self.chunk(depth)
         elif self.mode == "wire":
             self.line(depth, "chunk = encode(event)", ENCODE)
             self.counted(depth)
-            self.line(depth, "yield chunk", READER)
+            self.chunk(depth)
         else:
             self.counted(depth)
             self.line(depth, "yield event", READER)
+
+    def chunk(self, depth: int) -> None:
+        """Emit the yield of a chunk; kept, it would pin 4 kB while the source is slow."""
+        self.line(depth, "yield chunk", READER)
+        self.line(depth, "chunk = None", READER)
 
     def counted(self, depth: int) -> None:
         if not self.last or not self.started_sent:
@@ -390,7 +401,7 @@ class _Emitter:
         self.line(depth + 2, "run.first()", READER)
         self.line(depth + 1, "n += len(batch)", READER)
         self.line(depth + 1, "batch = ()", READER)
-        self.line(depth + 1, "yield chunk", READER)
+        self.chunk(depth + 1)
 
     def loop(self, depth: int) -> None:
         self.line(depth, "async for event in source:", SOURCE)

@@ -11,7 +11,7 @@ import asyncio
 import gc
 from collections.abc import AsyncGenerator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 _DEPTH: Final = 200
 _LINKS: Final = (CoroutineType, GeneratorType, AsyncGeneratorType)
@@ -34,13 +34,13 @@ def _awaits(link: Any, generator: object) -> bool:
         if isinstance(link, CoroutineType):
             link = link.cr_await
         elif isinstance(link, GeneratorType):
-            link = link.gi_yieldfrom
+            link = cast("Any", link).gi_yieldfrom
         elif isinstance(link, AsyncGeneratorType):
             link = link.ag_await
         elif link is None or isinstance(link, asyncio.Future):
             return False
         else:  # the awaitable of an `__anext__`, a coroutine's iterator: C objects
             refers: list[Any] = gc.get_referents(link)
-            links = [other for other in refers if isinstance(other, _LINKS)]
+            links: list[Any] = [one for one in refers if isinstance(one, _LINKS)]
             link = generator if generator in refers else links[0] if links else None
     return False

@@ -14,7 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
-from functools import partial
+from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import orjson
@@ -161,6 +161,8 @@ class TurnRun:
             self._mode = "events"
             if self._state == _NEW:
                 self._take_over(read=False)
+        elif self._state == _NEW and self._alive() is None:
+            self._never_read()
         while self._state < _CLOSED:
             await self._waiter()
         if self._outcome is None:
@@ -266,8 +268,10 @@ class TurnRun:
             # Only the loop's shutdown gets here: what ends the turn is caught inside.
             self._leave_reading(DISCONNECTED)
             raise
-        except Exception as exc:
+        except BaseException as exc:
             mailbox.close(exc)
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                raise
         finally:
             mailbox.close(None)
 
@@ -326,15 +330,17 @@ class TurnRun:
     async def _leave(self) -> None:
         """Close the body."""
         body = self._alive()
+        reader = None
         if body is not None:
+            reader = getattr(body.__anext__, "__self__", None)
             body.__anext__ = _exhausted
         self._body = None
         if self._pump is not None:
             self._reader_left()
+            await _closed(reader)
             return
         if self._state == _NEW:
-            self._leave_reading(DISCONNECTED)
-            self._take_over(read=False)
+            self._never_read()
         elif self._state == _READING:
             if self._on_disconnect == "detach":
                 self._at_boundary()
@@ -342,25 +348,42 @@ class TurnRun:
             self._leave_reading(DISCONNECTED)
         elif self._state != _CLOSED:
             self._lines.clear()
-        if await self._wait(_CLOSED):
+        cancelled = await self._wait(_CLOSED)
+        await _closed(reader)
+        await _closed(self._reading)
+        if cancelled:
             raise asyncio.CancelledError
 
     def _leave_reading(self, reason: str) -> None:
         self._ask(Ending("cancelled", drained=False, reason=reason, gone=True))
 
+    def _never_read(self) -> None:
+        """Settle a turn whose body is gone before its first read, as cancelled."""
+        self._leave_reading(DISCONNECTED)
+        self._take_over(read=False)
+
     def _dropped(self) -> None:
         """Take note that the body was collected; may run in any thread, at any time."""
-        if self._state != _READING:
+        if self._state == _NEW:
+            if not self._waiters:
+                return
+            loop = self._waiters[0].get_loop()
+        elif self._state == _READING or self._reading.ag_frame is not None:
+            loop = self._loop
+        else:
             return
         try:
-            self._loop.call_soon_threadsafe(self._dropped_soon)
+            loop.call_soon_threadsafe(self._dropped_soon)
         except RuntimeError:  # the loop is closed: there is nothing to settle in
             return
 
     def _dropped_soon(self) -> None:
-        if self._state != _READING:
-            return
-        if self._pump is not None:
+        if self._state == _NEW:
+            self._never_read()
+        elif self._state > _READING:
+            if self._pump is None and self._reading.ag_frame is not None:
+                self._spawn(self._leave())
+        elif self._pump is not None:
             self._reader_left()
         elif self._on_disconnect == "detach":
             self._at_boundary()
@@ -381,28 +404,19 @@ class TurnRun:
             return
         if self._pump is None:
             self._redirect(self._tail)
-        if self._reading.ag_running:  # perhaps it is our caller: then let it return
-            self._loop.call_soon(self._interrupt)
-        else:
-            self._interrupt()
+        # Soon: perhaps the plan is our caller, or a read of it is on its way in a task.
+        self._loop.call_soon(self._interrupt)
 
-    def _interrupt(self, *, waited: bool = False) -> None:
+    def _interrupt(self) -> None:
         if self._state != _READING or self._asked is None:
             return
         if not self._reading.ag_running:
-            if not waited and self._unbegun():  # its first read is on its way
-                self._loop.call_soon(partial(self._interrupt, waited=True))
-            else:
-                self._settle(self._asked)
+            self._settle(self._asked)
             return
         task = self._pump or reading_task(self._reading, self._loop)
         if task is not None:
             self._interrupted = task
             task.cancel()
-
-    def _unbegun(self) -> bool:
-        frame = self._reading.ag_frame
-        return frame is not None and frame.f_lineno == frame.f_code.co_firstlineno
 
     # -- what the plan calls
 
@@ -524,13 +538,15 @@ class TurnRun:
         if self._state != _READING:
             return True  # stopped between two reads: the settlement closes the plan
         self._hold(batch, error)
-        gone = False
+        cancelled = isinstance(error, asyncio.CancelledError)
         task = asyncio.current_task()
         interrupted = task is not None and task is self._interrupted
         if interrupted:
             assert task is not None
             gone = task.uncancel() > 0
             self._interrupted = None
+        else:
+            gone = cancelled and task is not None and task.cancelling() > 0
         if self._asked is not None and self._pump is None:
             self._redirect(lambda: self._reading)  # the plan goes on, to its terminal
         ending: Ending
@@ -543,10 +559,9 @@ class TurnRun:
             ending = self.context.ending  # a finish of an inner segment failed
         else:
             outer = self._plan.outer(error.__traceback__)
-            cancelled = isinstance(error, asyncio.CancelledError)
             if (
-                outer == READER
-                or (cancelled and task is not None and task.cancelling())
+                gone
+                or outer == READER
                 or not (cancelled or isinstance(error, (Exception, GeneratorExit)))
             ):
                 gone = True
@@ -873,6 +888,16 @@ def _see_it_through() -> None:
     task = asyncio.current_task()
     if task is not None and task.cancelling():
         task.uncancel()
+
+
+async def _closed(reader: object) -> None:
+    """Close the generator that a body read, where it waits at a yield."""
+    if (
+        isinstance(reader, AsyncGeneratorType)
+        and not reader.ag_running
+        and reader.ag_frame is not None
+    ):
+        await cast("AsyncGeneratorType[Any, Any]", reader).aclose()
 
 
 async def _exhausted() -> Any:

@@ -73,7 +73,7 @@ def iterator_of(made: Any) -> AsyncIterator[Any]:
         return made.__aiter__()  # type: ignore[no-any-return]  # a Streamer, not yet entered
     if hasattr(made, "__aiter__"):
         return made.__aiter__()  # type: ignore[no-any-return]  # whatever the source made
-    if hasattr(made, "__iter__") and not isinstance(made, (str, bytes, dict)):
+    if hasattr(made, "__iter__") and type(made) not in (str, bytes, dict):
         return _each(made)
     raise InvalidEvent(
         f"the source returned {type(made).__name__}: it must return an async iterable of "

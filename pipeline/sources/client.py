@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import TYPE_CHECKING
+
+from .closing import carried_through
 
 if TYPE_CHECKING:
     import ssl
@@ -42,3 +45,35 @@ def is_transport(error: Exception) -> bool:
         # the transport of httpx-aiohttp lets some of aiohttp's own errors through
         or type(error).__module__.startswith("aiohttp.")
     )
+
+
+async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    """Send with a client that goes on living: a cancellation leaves no slot taken.
+
+    httpcore shields its bookkeeping with anyio's scopes, which the cancellation of a
+    task passes through. So the request has a task of its own, and a cancellation of the
+    caller becomes the cancellation of a scope inside.
+    """
+    import anyio
+
+    scope = anyio.CancelScope()
+
+    async def sending() -> httpx.Response | None:
+        with scope:
+            return await client.send(request, stream=True)
+        return None
+
+    task = asyncio.create_task(sending())
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancellation = error
+            scope.cancel()
+    response = None if cancellation and task.exception() else task.result()
+    if cancellation is None and response is not None:
+        return response
+    if response is not None:
+        await carried_through(response.aclose())
+    raise cancellation or asyncio.CancelledError

@@ -15,7 +15,7 @@ from operators.errors import (
     SourceUnreachable,
 )
 
-from .client import is_transport, make_client
+from .client import is_transport, make_client, send
 from .closing import carried_through
 from .decoding import decode_object, excerpt
 from .patience import Patience, Waiting, retry_after
@@ -190,7 +190,9 @@ class Exchange:
             content=self._post.content,
             timeout=httpx.Timeout(None, connect=self._patience.connect),
         )
-        return await self._client.send(request, stream=True)
+        if self._own:  # closing it closes what a cancellation leaves behind
+            return await self._client.send(request, stream=True)
+        return await send(self._client, request)
 
     async def _check_type(self, response: httpx.Response) -> None:
         encoding = response.headers.get("content-encoding", "identity").strip().lower()

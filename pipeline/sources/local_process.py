@@ -8,7 +8,6 @@ import os
 import secrets
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -72,6 +71,8 @@ class LocalServer:
     def _start(self, limit: float) -> Future[Running | str]:
         with self._lock:
             if self._started is None or not self._alive(self._started):
+                if self._process is not None and self._pid == os.getpid():
+                    _close(self._process)
                 self._started = Future()
                 self._started.set_running_or_notify_cancel()
                 self._pid = os.getpid()
@@ -95,6 +96,8 @@ class LocalServer:
             started.set_result(f"the embedded model's server did not start: {error}")
 
     def _launched(self, limit: float) -> Running | str:
+        import tempfile
+
         key = secrets.token_urlsafe(24)
         with tempfile.TemporaryFile() as log:
             process = subprocess.Popen(

@@ -22,7 +22,7 @@ def main(gguf: str, name: str) -> None:
     key = sys.stdin.readline().strip()
     report = os.dup(1)
     os.dup2(2, 1)  # llama.cpp writes to both: into the parent's log, until it runs
-    parent = threading.Thread(target=_outlive_nobody)
+    parent = threading.Thread(target=_outlive_nobody, daemon=True)
     parent.start()
     import xllamacpp
 
@@ -49,7 +49,8 @@ def main(gguf: str, name: str) -> None:
 
 
 def _outlive_nobody() -> None:
-    sys.stdin.read()
+    while os.read(0, 1024):
+        pass
     os._exit(0)  # without waiting for an answer that nobody will read
 
 

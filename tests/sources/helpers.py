@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import types
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import aclosing
@@ -102,14 +101,29 @@ async def cancelled_at(work: Coroutine[Any, Any, Any], *steps: int) -> tuple[boo
     return False, count
 
 
-def without_aiohttp(monkeypatch: Any) -> None:
-    """Make `httpx_aiohttp` look as if it were not installed."""
-    monkeypatch.setitem(sys.modules, "httpx_aiohttp", None)
+async def cancelled_after(
+    work: Coroutine[Any, Any, Any], *turns: int
+) -> tuple[bool, int]:
+    """Run it in a task that is cancelled after so many turns of the loop."""
+    task = asyncio.create_task(work)
+    count = 0
+    while not task.done():
+        await asyncio.sleep(0)
+        count += 1
+        if count in turns:
+            task.cancel()
+    if task.cancelled():
+        return True, count
+    await task
+    return False, count
 
 
-async def other_tasks(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+async def other_tasks(
+    before: set[asyncio.Task[Any]], *, collect: bool = True
+) -> set[asyncio.Task[Any]]:
     """Tell which tasks are there that were not, after the loop has come around."""
-    gc.collect()
+    if collect:
+        gc.collect()
     for _ in range(3):
         await asyncio.sleep(0)
     return {task for task in asyncio.all_tasks() - before if not task.done()}

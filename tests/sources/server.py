@@ -128,8 +128,12 @@ async def serving(*scripts: Sequence[Step]) -> AsyncIterator[Server]:
 async def _request(server: Server, reader: asyncio.StreamReader) -> bool:
     try:
         raw = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-    except asyncio.IncompleteReadError:
+        return await _body(server, reader, raw)
+    except (asyncio.IncompleteReadError, asyncio.CancelledError):
         return False
+
+
+async def _body(server: Server, reader: asyncio.StreamReader, raw: str) -> bool:
     first, *lines = raw.split("\r\n")
     headers = {}
     for line in filter(None, lines):
@@ -151,7 +155,7 @@ async def _play(
     if isinstance(step, bytes):
         writer.write(step)
         await writer.drain()
-        await asyncio.sleep(0)  # so that writes arrive one by one
+        await asyncio.sleep(0.001)  # so that each write is a read of its own
     elif isinstance(step, Drip):
         while not gone.done():
             writer.write(step.data)

