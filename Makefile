@@ -31,8 +31,7 @@ check: $(READY)
 	@$(BIN)/codespell $$(git ls-files)
 
 bench: $(READY)
-	@for name in $$(cd benchmarks && ls bench_*.py 2>/dev/null); do \
-	$(BIN)/python -m benchmarks.$${name%.py} $(ARGS) || exit; done
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only -q .

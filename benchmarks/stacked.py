@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from time import time
-from typing import Any, cast
+from typing import Any
 
 import orjson
 from aiostream import pipable_operator, pipe, stream, streamcontext
@@ -222,22 +222,22 @@ async def map_turn(
 ) -> AsyncIterator[bytes]:
     """Run a turn through aiostream's own operators (`map`, `action`, `chain`)."""
     turn = Turn(identity, **hooks)
+    a: Any = stream  # its types want every function to take several streams' items
+    do: Any = pipe
     events = (
-        stream.iterate(produce())
-        | pipe.map(turn.absorb)
-        | pipe.filter(lambda event: event is not None)
-        | pipe.action(turn.fold)
+        a.iterate(produce())
+        | do.map(turn.absorb)
+        | do.filter(lambda event: event is not None)
+        | do.action(turn.fold)
     )
     chat = (
-        stream.chain(
-            stream.just(turn.envelope.started()), events, stream.call(turn.settle)
-        )
-        | pipe.action(turn.tap)
-        | pipe.map(lambda event: orjson.dumps(event, None, NEWLINE))
+        a.chain(a.just(turn.envelope.started()), events, a.call(turn.settle))
+        | do.action(turn.tap)
+        | do.map(lambda event: orjson.dumps(event, None, NEWLINE))
     )
     try:
         async with chat.stream() as chunks:
             async for chunk in chunks:
-                yield cast("bytes", chunk)
+                yield chunk
     finally:
         turn.flush()

@@ -250,7 +250,8 @@ class _Emitter:
             if not shape:
                 continue
             call = f"{'await ' if awaits else ''}{self.local(k)}(event)"
-            note = f"  # {k + 1} {name}".replace("\n", " ")
+            shown = "".join([c if c.isprintable() else " " for c in name])
+            note = f"  # {k + 1} {shown}"
             inside = depth
             if typed:
                 if not fresh:

@@ -1,37 +1,30 @@
-"""One turn from open to settled: reading, stopping, settling.
+"""One turn from open to settled, as its user sees it: read, cancel, detach, outcome.
 
-The reader iterates the plan's generator directly; everything that is not per event is
-here. `stopped` alone decides how a turn ends, `_settlement` alone settles it, once, in a
-task of its own.
+The reader iterates the plan's generator directly; what is not per event is here.
+`stopped` alone decides how a turn ends.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import sys
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextvars import Context, copy_context
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
 
 import orjson
 
-from operators.drive import Opened, called, checked, code_of
-from operators.errors import (
-    InvalidEvent,
-    SettleTimeout,
-    TurnError,
-    TurnMisuse,
-)
+from operators.drive import Opened, checked
+from operators.errors import TurnMisuse
 from operators.turn import Ending, TurnContext, TurnOutcome
 
+from .flow import Flow
 from .mailbox import Mailbox
-from .plan import EVENT, READER, Mode, Plan, Recipe
+from .plan import READER, Mode, Recipe
 from .reading import reading_task
-from .source import ChatTurnProducer, iterator_of
+from .settlement import CLOSED, NEW, READING
 from .wire import wire_named
 
 if TYPE_CHECKING:
@@ -40,14 +33,8 @@ if TYPE_CHECKING:
 OnDisconnect: TypeAlias = Literal["cancel", "detach"]
 Item = TypeVar("Item")
 
-_NEW, _READING, _SETTLING, _SETTLED, _CLOSED = range(5)
-_EAGER = {"eager_start": True} if sys.version_info >= (3, 12) else {}
 _POLL_S = 0.01
 DISCONNECTED = "disconnected"
-
-
-class _StopAsked(Exception):
-    """The turn was stopped before its source was opened."""
 
 
 class Body(Generic[Item]):
@@ -79,42 +66,18 @@ class Body(Generic[Item]):
         self._run._dropped()
 
 
-class TurnRun:
+class TurnRun(Flow):
     """One turn. Read it once, through `events()` or `body()`; then ask its `outcome()`.
 
     Nothing starts before the first read. `cancel` and `detach` are not thread-safe.
     """
 
-    # Defaults live on the class: a turn sets only what differs, which is most of what it
-    # costs to make one.
-    events_sent = 0
-    _asked: Ending | None = None
     _body: weakref.ref[Body[Any]] | None = None
-    _closer: asyncio.Handle | None = None
-    _closing_plan = False
-    _encode: tuple[Any, Any] = (None, None)
-    _final_text: Callable[[], object] | None = None
-    _finishing: asyncio.Task[list[Event]] | None = None
-    _finishing_index = 0
-    _first_event: float | None = None
-    _generation = 0
-    _held: tuple[tuple[int, Event], ...] = ()
     _interrupted: asyncio.Task[Any] | None = None
-    _lines: deque[Any]
-    _loop: asyncio.AbstractEventLoop
     _mailbox: Mailbox | None = None
     _mode: Mode | None = None
-    _opened: Opened
-    _out: list[Event]
     _outcome: TurnOutcome | None = None
-    _plan: Plan
     _pump: asyncio.Task[None] | None = None
-    _settled_at = 0.0
-    _settler: asyncio.Task[None] | None = None
-    _started_at = 0.0
-    _state = _NEW
-    _timer: asyncio.TimerHandle | None = None
-    _waiters: list[asyncio.Future[None]] | None = None
 
     def __init__(
         self,
@@ -126,12 +89,9 @@ class TurnRun:
         settle_timeout: float,
     ) -> None:
         """Prepare the turn; `Pipeline.start` is what makes one."""
-        self._recipe = recipe
-        self.context = context
+        super().__init__(recipe, context, settle_timeout=settle_timeout)
         self._on_disconnect: OnDisconnect = on_disconnect
         self._detach_timeout = detach_timeout
-        self._settle_timeout = settle_timeout
-        self._context: Context = copy_context()
 
     # -- what a user calls
 
@@ -159,11 +119,11 @@ class TurnRun:
         """Wait until the turn is over and closed; read it headless if nobody does."""
         if self._mode is None:
             self._mode = "events"
-            if self._state == _NEW:
+            if self._state == NEW:
                 self._take_over(read=False)
-        elif self._state == _NEW and self._alive() is None:
+        elif self._state == NEW and self._alive() is None:
             self._never_read()
-        while self._state < _CLOSED:
+        while self._state < CLOSED:
             await self._waiter()
         if self._outcome is None:
             self._outcome = self._make_outcome()
@@ -176,7 +136,7 @@ class TurnRun:
     def detach(self) -> None:
         """Let the turn run on without its reader, from the next event boundary on."""
         self._on_disconnect = "detach"
-        if self._state != _READING or self._pump is not None:
+        if self._state != READING or self._pump is not None:
             return
         self._redirect(self._read_mailbox)
         self._at_boundary()
@@ -198,7 +158,7 @@ class TurnRun:
         """Open the stages and make the plan's generator."""
         turn = self.context
         self._loop = asyncio.get_running_loop()
-        self._state = _READING
+        self._state = READING
         self._started_at = turn.clock()
         turn.stopper = self._stop
         recipe = self._recipe
@@ -222,7 +182,7 @@ class TurnRun:
 
     def _first_read(self) -> Awaitable[Any]:
         body = self._alive()
-        if self._state != _NEW:  # closed or cancelled before it was read
+        if self._state != NEW:  # closed or cancelled before it was read
             reader = self._tail().__anext__
         elif self._on_disconnect == "detach":
             self._take_over(read=True)
@@ -246,7 +206,7 @@ class TurnRun:
 
     def _take_over(self, *, read: bool) -> None:
         """Let a task of the turn's own pull, into a mailbox if somebody reads that."""
-        if self._state == _NEW:
+        if self._state == NEW:
             self._open()
         self._mailbox = Mailbox(open_=read)
         self._pump = asyncio.Task(
@@ -260,7 +220,7 @@ class TurnRun:
         try:
             async for chunk in self._reading:
                 await mailbox.put(chunk)
-                if self._asked is not None and self._state == _READING:
+                if self._asked is not None and self._state == READING:
                     break  # the source outlived its cancellation
             async for chunk in self._tail():
                 await mailbox.put(chunk)
@@ -294,12 +254,12 @@ class TurnRun:
         if mailbox is None or mailbox.abandoned:
             return
         mailbox.abandon()
-        if self._state == _READING:
+        if self._state == READING:
             self._loop.call_later(self._detach_timeout, self.cancel, "detach_timeout")
 
     def _at_boundary(self) -> None:
         """Take an inline turn over as soon as no read is in flight."""
-        if self._state != _READING or self._pump is not None:
+        if self._state != READING or self._pump is not None:
             return
         if self._reading.ag_running:
             self._loop.call_later(_POLL_S, self._at_boundary)
@@ -310,9 +270,9 @@ class TurnRun:
 
     async def _tail(self) -> AsyncIterator[Any]:
         """Give what settlement left, whoever began it."""
-        if self._state == _NEW:
+        if self._state == NEW:
             self._open()
-        if self._state == _READING:
+        if self._state == READING:
             task = asyncio.current_task()
             if task is not None and task is self._interrupted:
                 task.uncancel()
@@ -339,16 +299,16 @@ class TurnRun:
             self._reader_left()
             await _closed(reader)
             return
-        if self._state == _NEW:
+        if self._state == NEW:
             self._never_read()
-        elif self._state == _READING:
+        elif self._state == READING:
             if self._on_disconnect == "detach":
                 self._at_boundary()
                 return
             self._leave_reading(DISCONNECTED)
-        elif self._state != _CLOSED:
+        elif self._state != CLOSED:
             self._lines.clear()
-        cancelled = await self._wait(_CLOSED)
+        cancelled = await self._wait(CLOSED)
         await _closed(reader)
         await _closed(self._reading)
         if cancelled:
@@ -364,11 +324,11 @@ class TurnRun:
 
     def _dropped(self) -> None:
         """Take note that the body was collected; may run in any thread, at any time."""
-        if self._state == _NEW:
+        if self._state == NEW:
             if not self._waiters:
                 return
             loop = self._waiters[0].get_loop()
-        elif self._state == _READING or self._reading.ag_frame is not None:
+        elif self._state == READING or self._reading.ag_frame is not None:
             loop = self._loop
         else:
             return
@@ -378,9 +338,9 @@ class TurnRun:
             return
 
     def _dropped_soon(self) -> None:
-        if self._state == _NEW:
+        if self._state == NEW:
             self._never_read()
-        elif self._state > _READING:
+        elif self._state > READING:
             if self._pump is None and self._reading.ag_frame is not None:
                 self._spawn(self._leave())
         elif self._pump is not None:
@@ -397,10 +357,10 @@ class TurnRun:
 
     def _ask(self, ending: Ending) -> None:
         """Stop with `ending` as soon as can be; the first to ask wins."""
-        if self._asked is not None or self._state > _READING:
+        if self._asked is not None or self._state > READING:
             return
         self._asked = ending
-        if self._state == _NEW:
+        if self._state == NEW:
             return
         if self._pump is None:
             self._redirect(self._tail)
@@ -408,7 +368,7 @@ class TurnRun:
         self._loop.call_soon(self._interrupt)
 
     def _interrupt(self) -> None:
-        if self._state != _READING or self._asked is None:
+        if self._state != READING or self._asked is None:
             return
         if not self._reading.ag_running:
             self._settle(self._asked)
@@ -418,113 +378,7 @@ class TurnRun:
             self._interrupted = task
             task.cancel()
 
-    # -- what the plan calls
-
-    def started(self) -> Iterable[Event]:
-        """Make the event that opens the turn."""
-        envelope = self._opened.stages[self._opened.envelope].envelope
-        assert envelope is not None
-        return (envelope.started(),)
-
-    async def started_over(self, stop: int) -> list[Event]:
-        """Make it where the lifecycle stands before a `through`, which it steps over."""
-        out: list[Event] = []
-        (event,) = self.started()
-        await self._opened.push(self._opened.envelope + 1, event, out, stop)
-        ending = self.context.ending
-        if ending is not None and ending.error is not None:
-            raise ending.error
-        return out
-
-    async def source(self, index: int) -> AsyncIterator[Any]:
-        """Open the source of a segment: the turn's own, or a `through` over the last."""
-        segment = None
-        if index:
-            k = self._plan.boundaries[index - 1]
-            segment = self._plan.segments[index - 1].function(
-                self, self._opened.stages, checked, inspect.isawaitable
-            )
-            function = self._opened.stages[k].through
-            assert function is not None
-            made: Any = function(segment)
-        else:
-            if self._asked is not None:
-                raise _StopAsked
-            if self._opened.broken is not None:
-                raise self._opened.broken[1]
-            made = self._recipe.call_source(self.context)
-            if inspect.isawaitable(made) and not hasattr(made, "__aiter__"):
-                made = await made
-            if isinstance(made, ChatTurnProducer):
-                self._final_text = made.final_text
-                made = made.stream
-        iterator = iterator_of(made)
-        enter: Any = getattr(iterator, "__aenter__", None)
-        if enter is not None:  # an aiostream Streamer
-            await enter()
-        self._iterators.append(iterator)
-        if segment is not None:
-            self._iterators.append(segment)
-        return iterator
-
-    def first(self) -> None:
-        """Stamp the first event."""
-        self._first_event = self.context.clock()
-
-    def tap_failed(self, k: int, error: Exception) -> Callable[..., Any]:
-        """Log what a tap raised; return the function to call from now on."""
-        self._opened.fail(k, error)
-        stage = self._opened.stages[k]
-        if stage.on_error == "disable":
-            return _nothing_async if stage.awaits else _nothing
-        assert stage.on_event is not None
-        return stage.on_event
-
-    def held(self, index: int, batch: Iterable[Event]) -> None:
-        """Keep what an inner segment had ready when it failed: it steps over `through`."""
-        start = self._plan.boundaries[index] + 1
-        self._held += tuple([(start, event) for event in batch])
-
-    def _hold(self, batch: Iterable[Event], error: BaseException | None) -> None:
-        """Keep what had passed all operators when the turn was stopped."""
-        encode = self._encode[0]
-        broken = isinstance(error, InvalidEvent)
-        for event in batch:
-            if broken and encode is not None:  # what precedes the bad event is sent
-                try:
-                    encode(event)
-                except InvalidEvent:
-                    break
-            self._held += ((len(self._recipe.operators), event),)
-            self.events_sent += 1
-
-    async def finish_segment(self, index: int) -> list[Event]:
-        """Finish the operators of an inner segment; what they held goes on in order.
-
-        In a task of its own: a reader that is cancelled meanwhile loses nothing, the
-        settlement takes over what comes of it.
-        """
-        start, stop = self._plan.spans[index]
-        stages = self._opened.stages
-        if all([stages[k].finish is None for k in range(start, stop)]):
-            return []
-
-        async def finish() -> list[Event]:
-            out: list[Event] = []
-            await self._opened.finish(out, start, stop)
-            return out
-
-        self._finishing_index = index
-        task = self._finishing = asyncio.Task(
-            finish(), loop=self._loop, context=self._context.copy()
-        )
-        out = await asyncio.shield(task)
-        self._finishing = None
-        ending = self.context.ending
-        if ending is not None and ending.error is not None:
-            self.held(index, out)
-            raise ending.error
-        return out
+    # -- how the plan tells the end
 
     def stopped(
         self, error: BaseException | None, events: int, batch: Iterable[Event]
@@ -535,7 +389,7 @@ class TurnRun:
         has settled.
         """
         self.events_sent += events
-        if self._state != _READING:
+        if self._state != READING:
             return True  # stopped between two reads: the settlement closes the plan
         self._hold(batch, error)
         cancelled = isinstance(error, asyncio.CancelledError)
@@ -575,319 +429,7 @@ class TurnRun:
     async def left(self) -> None:
         """Wait for the settlement of a reader that is gone."""
         if not self._closing_plan:
-            await self._wait(_CLOSED)
-
-    async def settled(self) -> deque[Any]:
-        """Wait for the last lines.
-
-        Raises:
-            CancelledError: the reader was cancelled meanwhile; the turn is closed.
-        """
-        if await self._wait(_SETTLED):
-            await self._wait(_CLOSED)
-            raise asyncio.CancelledError
-        return self._lines
-
-    async def closed(self) -> None:
-        """Close, and wait until the last `close` has run; raises as `settled`."""
-        self._close()
-        if await self._wait(_CLOSED):
-            raise asyncio.CancelledError
-
-    def raise_failure(self) -> None:
-        """Raise the turn's failure where there is no lifecycle to report it."""
-        ending = self.context.ending
-        if self._opened.envelope < 0 and ending is not None and ending.error:
-            raise ending.error
-
-    # -- settlement
-
-    def _settle(self, ending: Ending) -> None:
-        """Begin the settlement: at most once."""
-        self._state = _SETTLING
-        turn = self.context
-        error = ending.error
-        if error is not None and turn.ending is not ending:
-            turn.ending = None
-            self._failed(error)
-            ending, before = cast("Ending", turn.ending), ending
-            ending.gone = before.gone
-        turn.ending = ending
-        envelope = self._opened.envelope
-        if envelope >= 0 and ending.drained:
-            reported = cast("Any", self._opened.stages[envelope].envelope).reported
-            if reported is not None:
-                ending.status = "failed"
-                code = reported.get("code")
-                ending.code = code if isinstance(code, str) else "reported"
-                ending.reason = None
-        self._settler = self._spawn(self._settlement(self._generation))
-        if self._state == _SETTLING and not self._reading.ag_running:
-            self._arm(self._expired)  # else the read under way arms it, if it must wait
-
-    def _failed(self, error: BaseException) -> None:
-        owner = self._plan.owner(error.__traceback__)
-        if isinstance(error, asyncio.CancelledError):
-            cause = error
-            error = TurnError(
-                "the source or an operator raised CancelledError of itself",
-                code=code_of(
-                    RuntimeError(),
-                    self._recipe.operators[owner] if owner >= 0 else None,
-                ),
-            )
-            error.__cause__ = cause
-        opened = self._opened
-        broken = opened.broken
-        if broken is not None and broken[1] is error:
-            opened.turn_failed(error, broken[0])
-        elif owner >= 0:
-            opened.fail(owner, error)
-            if self.context.ending is None:  # a tap's own CancelledError
-                opened.turn_failed(error, owner)
-        elif owner == EVENT and isinstance(error, TypeError):
-            bad = InvalidEvent("an event's type must be a string", path="type")
-            bad.__cause__ = error
-            opened.turn_failed(bad)
-        else:
-            opened.turn_failed(error)
-
-    def _spawn(self, work: Any) -> asyncio.Task[None]:
-        return asyncio.Task(
-            work,
-            loop=self._loop,
-            context=self._context.copy(),
-            name="turnpipe settlement",
-            **_EAGER,
-        )
-
-    def _arm(self, expired: Callable[[], None]) -> None:
-        self._timer = self._loop.call_later(self._settle_timeout, expired)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    async def _settlement(self, generation: int) -> None:
-        out = self._out
-        try:
-            await self._close_source()
-            if self._finishing is not None:
-                self.held(self._finishing_index, await self._finishing)
-            for start, event in self._held:
-                if generation != self._generation:
-                    return
-                await self._opened.push(start, event, out)
-            await self._opened.finish(out)
-            await self._settle_stages()
-        except asyncio.CancelledError:
-            if generation != self._generation:
-                return
-            _see_it_through()
-            self._opened.turn_failed(
-                TurnError("settlement was cancelled", code="settle_cancelled")
-            )
-        except Exception as exc:
-            self._opened.turn_failed(exc)
-        if generation == self._generation:
-            await self._end(out, generation)
-
-    async def _settle_stages(self) -> None:
-        turn = self.context
-        ending = cast("Ending", turn.ending)
-        if ending.drained and self._final_text is not None:
-            try:
-                text = await called(self._final_text)
-                if text is not None and not isinstance(text, str):
-                    raise TypeError(
-                        f"final_text() gave {type(text).__name__}: it returns text"
-                    )
-                turn.produced = text
-            except Exception as exc:
-                ending.drained = False
-                self._opened.turn_failed(exc)
-        await self._opened.settle()
-
-    async def _end(
-        self, out: list[Event], generation: int, *, push: bool = True
-    ) -> None:
-        """Send the terminals, let the reader have them, close."""
-        if push:
-            try:
-                await self._opened.terminals(out)
-            except asyncio.CancelledError:
-                if generation != self._generation:
-                    return
-                _see_it_through()
-        else:
-            envelope = self._opened.envelope
-            if envelope >= 0:
-                stage = self._opened.stages[envelope]
-                out.extend(cast("Any", stage.envelope).terminals(self.context.ending))
-        if generation != self._generation:
-            return
-        self._disarm()
-        ending = self.context.ending
-        if ending is None or not ending.gone:
-            self._lines.extend(self._encoded(out))
-        self._settled_at = self.context.clock()
-        self._advance(_SETTLED)
-        # The reader takes the last lines first; one that does not come is not waited for.
-        self._closer = self._loop.call_soon(self._close)
-
-    def _encoded(self, out: list[Event]) -> Iterable[Any]:
-        encode = self._encode[0]
-        if encode is None:
-            return out
-        lines: list[bytes] = []
-        for event in out:
-            try:
-                lines.append(encode(event))
-            except InvalidEvent as exc:
-                self.context.log("an event could not be encoded", exc)
-        return lines
-
-    def _close(self) -> None:
-        """Call the `close` hooks, at most once; async ones in a task."""
-        if self._state != _SETTLED or self._closer is None:
-            return
-        self._closer.cancel()
-        self._closer = None
-        self._close_rest()
-
-    def _close_rest(self) -> None:
-        pending = self._context.copy().run(self._opened.close)
-        if pending is None:
-            self._advance(_CLOSED)
-            return
-        self._settler = self._spawn(self._close_stages(pending, self._generation))
-        if self._state < _CLOSED:
-            self._arm(self._close_expired)
-
-    async def _close_stages(self, pending: Awaitable[object], generation: int) -> None:
-        try:
-            await self._opened.closing(pending)
-        except asyncio.CancelledError:
-            if generation != self._generation:
-                return
-            _see_it_through()
-            await self._opened.closing(self._opened.close())
-        if generation == self._generation:
-            self._disarm()
-            self._advance(_CLOSED)
-
-    def _expired(self) -> None:
-        """Stop waiting for the settlement: fail the turn, and go on in another task."""
-        settler = self._settler
-        if settler is None or self._state >= _SETTLED:
-            return
-        opened = self._opened
-        opened.turn_failed(
-            SettleTimeout(f"settling took longer than {self._settle_timeout:g} s")
-        )
-        push = not opened.ended  # else taps have seen the terminal, and one hangs on it
-        opened.ended = True  # a hook that ignores its cancellation is the last
-        self._out = list(self._out)
-        self._generation += 1
-        settler.cancel()
-        self._settler = self._spawn(self._end(self._out, self._generation, push=push))
-        if self._state == _SETTLING:
-            self._arm(self._expired)
-
-    def _close_expired(self) -> None:
-        settler = self._settler
-        if settler is None or self._state >= _CLOSED:
-            return
-        k = self._opened.closed - 1
-        name = self._recipe.operators[k].name if k >= 0 else "close"
-        self.context.log(
-            f"{name} did not close within {self._settle_timeout:g} s", operator=name
-        )
-        self._generation += 1
-        settler.cancel()
-        self._close_rest()
-
-    async def _close_source(self) -> None:
-        """Close the plan, if it waits at a yield, and every iterator, outermost first."""
-        if not self._reading.ag_running and self._reading.ag_frame is not None:
-            self._closing_plan = True
-            try:
-                await self._reading.aclose()
-            finally:
-                self._closing_plan = False
-        for iterator in self._iterators:
-            close = getattr(iterator, "aclose", None)
-            if close is None or getattr(iterator, "ag_frame", self) is None:
-                continue
-            try:
-                await close()
-            except Exception as exc:
-                self.context.log("closing the source raised", exc)
-
-    # -- waiting
-
-    def _advance(self, state: int) -> None:
-        self._state = state
-        if state == _CLOSED:
-            self.context.stopper = None  # else turn and run keep each other alive
-        if self._waiters:
-            waiters, self._waiters = self._waiters, None
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_result(None)
-
-    async def _wait(self, state: int) -> bool:
-        """Wait for a state; tell whether the waiting task was cancelled meanwhile."""
-        cancelled = False
-        if self._state < state:
-            # Settlement's task runs before this one's next step: mostly that is all.
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError:
-                cancelled = True
-            if self._state == _SETTLING and self._timer is None:
-                self._arm(self._expired)
-        while self._state < state:
-            try:
-                await self._waiter()
-            except asyncio.CancelledError:
-                cancelled = True
-        return cancelled
-
-    def _waiter(self) -> asyncio.Future[None]:
-        """Make a future that the next change of state resolves."""
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if self._waiters is None:
-            self._waiters = []
-        self._waiters.append(waiter)
-        return waiter
-
-    def _make_outcome(self) -> TurnOutcome:
-        turn = self.context
-        ending = turn.ending or Ending("cancelled", drained=False)
-        first = self._first_event
-        return TurnOutcome(
-            status=ending.status,
-            code=ending.code,
-            reason=ending.reason,
-            error=ending.error,
-            error_id=ending.error_id,
-            text=turn.text(),
-            final_text=turn.final_text,
-            usage=turn.usage,
-            persisted=turn.persisted,
-            events=self.events_sent,
-            first_event_s=None if first is None else first - self._started_at,
-            duration_s=self._settled_at - self._started_at,
-        )
-
-
-def _see_it_through() -> None:
-    """Take back a cancellation of settlement from outside: the loop is shutting down."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        task.uncancel()
+            await self._wait(CLOSED)
 
 
 async def _closed(reader: object) -> None:
@@ -903,11 +445,3 @@ async def _closed(reader: object) -> None:
 async def _exhausted() -> Any:
     """Stand in for a closed body's reads."""
     raise StopAsyncIteration
-
-
-def _nothing(event: Event) -> None:
-    """Stand in for a disabled tap."""
-
-
-async def _nothing_async(event: Event) -> None:
-    """Stand in for a disabled async tap."""

@@ -240,10 +240,8 @@ def decode(line: bytes, /) -> Event:
     """
     try:
         # orjson turns integers beyond 64 bits, 19 digits at least, into other numbers
-        if _MANY_DIGITS in line.translate(_DIGITS):
-            read = json.loads(line)
-        else:
-            read = loads(line)
+        many = _MANY_DIGITS in line.translate(_DIGITS)
+        read = json.loads(line) if many else loads(line)
     except JSONDecodeError as error:
         read = _decode_slow(line, error)
     except (ValueError, RecursionError) as error:

@@ -575,7 +575,7 @@ def test_fresh_closures_of_one_shape_never_compile_again():
     assert plans == [n for n in linecache.cache if n.startswith("<turnpipe plan")]
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "'; import os #", "1", "ü", "class", "types", "fold", "append", "n"])
+@pytest.mark.parametrize("name", ["", "a\nb", "a\rb\0\u2028\ud800", "'; import os #", "1", "ü", "class", "types", "fold", "append", "n"])
 async def test_an_operators_name_cannot_break_the_plan(name, seen):
     chat = Pipeline(seen.source(A, [X])) | ops.lifecycle()
     for make in (ops.tap, ops.map, ops.filter, ops.flat_map):

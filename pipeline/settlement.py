@@ -1,0 +1,388 @@
+"""The second half of a turn: settlement, once, in a task of its own.
+
+`_settle` begins it, `_settlement` is its straight course: close the source, finish,
+settle, one terminal event; then `_close`. What takes longer than it may is left behind:
+a new generation goes on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextvars import Context, copy_context
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from operators.drive import Opened, called, code_of
+from operators.errors import InvalidEvent, SettleTimeout, TurnError
+from operators.turn import Ending, TurnContext, TurnOutcome
+
+from .plan import EVENT, Plan, Recipe
+
+if TYPE_CHECKING:
+    from operators.event import Event
+
+NEW: Final = 0
+READING: Final = 1
+SETTLING: Final = 2
+SETTLED: Final = 3
+CLOSED: Final = 4
+"""The states of a turn, in order."""
+
+_EAGER = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+
+
+class Settlement:
+    """What a turn keeps, and how it ends."""
+
+    # Defaults live on the class: a turn sets only what differs, which is most of what it
+    # costs to make one.
+    events_sent: int = 0
+    _closer: asyncio.Handle | None = None
+    _closing_plan = False
+    _encode: tuple[Any, Any] = (None, None)
+    _final_text: Callable[[], object] | None = None
+    _finishing: asyncio.Task[list[Event]] | None = None
+    _finishing_index = 0
+    _first_event: float | None = None
+    _generation = 0
+    _held: tuple[tuple[int, Event], ...] = ()
+    _iterators: list[Any]
+    _lines: deque[Any]
+    _loop: asyncio.AbstractEventLoop
+    _opened: Opened
+    _out: list[Event]
+    _plan: Plan
+    _reading: AsyncGeneratorType[Any, None]
+    _settled_at = 0.0
+    _settler: asyncio.Task[None] | None = None
+    _started_at = 0.0
+    _state = NEW
+    _timer: asyncio.TimerHandle | None = None
+    _waiters: list[asyncio.Future[None]] | None = None
+
+    def __init__(
+        self, recipe: Recipe, context: TurnContext, *, settle_timeout: float
+    ) -> None:
+        """Prepare a turn, in a copy of the caller's context variables."""
+        self._recipe = recipe
+        self.context = context
+        self._settle_timeout = settle_timeout
+        self._context: Context = copy_context()
+
+    def held(self, index: int, batch: Iterable[Event]) -> None:
+        """Keep what an inner segment had ready when it failed: it steps over `through`."""
+        start = self._plan.boundaries[index] + 1
+        self._held += tuple([(start, event) for event in batch])
+
+    async def settled(self) -> deque[Any]:
+        """Wait for the last lines.
+
+        Raises:
+            CancelledError: the reader was cancelled meanwhile; the turn is closed.
+        """
+        if await self._wait(SETTLED):
+            await self._wait(CLOSED)
+            raise asyncio.CancelledError
+        return self._lines
+
+    async def closed(self) -> None:
+        """Close, and wait until the last `close` has run; raises as `settled`."""
+        self._close()
+        if await self._wait(CLOSED):
+            raise asyncio.CancelledError
+
+    def raise_failure(self) -> None:
+        """Raise the turn's failure where there is no lifecycle to report it."""
+        ending = self.context.ending
+        if self._opened.envelope < 0 and ending is not None and ending.error:
+            raise ending.error
+
+    def _settle(self, ending: Ending) -> None:
+        """Begin the settlement: at most once."""
+        self._state = SETTLING
+        turn = self.context
+        error = ending.error
+        if error is not None and turn.ending is not ending:
+            turn.ending = None
+            self._failed(error)
+            ending, before = cast("Ending", turn.ending), ending
+            ending.gone = before.gone
+        turn.ending = ending
+        envelope = self._opened.envelope
+        if envelope >= 0 and ending.drained:
+            reported = cast("Any", self._opened.stages[envelope].envelope).reported
+            if reported is not None:
+                ending.status = "failed"
+                code = reported.get("code")
+                ending.code = code if isinstance(code, str) else "reported"
+                ending.reason = None
+        self._settler = self._spawn(self._settlement(self._generation))
+        if self._state == SETTLING and not self._reading.ag_running:
+            self._arm(self._expired)  # else the read under way arms it, if it must wait
+
+    def _failed(self, error: BaseException) -> None:
+        owner = self._plan.owner(error.__traceback__)
+        if isinstance(error, asyncio.CancelledError):
+            cause = error
+            error = TurnError(
+                "the source or an operator raised CancelledError of itself",
+                code=code_of(
+                    RuntimeError(),
+                    self._recipe.operators[owner] if owner >= 0 else None,
+                ),
+            )
+            error.__cause__ = cause
+        opened = self._opened
+        broken = opened.broken
+        if broken is not None and broken[1] is error:
+            opened.turn_failed(error, broken[0])
+        elif owner >= 0:
+            opened.fail(owner, error)
+            if self.context.ending is None:  # a tap's own CancelledError
+                opened.turn_failed(error, owner)
+        elif owner == EVENT and isinstance(error, TypeError):
+            bad = InvalidEvent("an event's type must be a string", path="type")
+            bad.__cause__ = error
+            opened.turn_failed(bad)
+        else:
+            opened.turn_failed(error)
+
+    def _spawn(self, work: Any) -> asyncio.Task[None]:
+        return asyncio.Task(
+            work,
+            loop=self._loop,
+            context=self._context.copy(),
+            name="turnpipe settlement",
+            **_EAGER,
+        )
+
+    def _arm(self, expired: Callable[[], None]) -> None:
+        self._timer = self._loop.call_later(self._settle_timeout, expired)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _settlement(self, generation: int) -> None:
+        out = self._out
+        try:
+            await self._close_source()
+            if self._finishing is not None:
+                self.held(self._finishing_index, await self._finishing)
+            for start, event in self._held:
+                if generation != self._generation:
+                    return
+                await self._opened.push(start, event, out)
+            await self._opened.finish(out)
+            await self._settle_stages()
+        except asyncio.CancelledError:
+            if generation != self._generation:
+                return
+            _see_it_through()
+            self._opened.turn_failed(
+                TurnError("settlement was cancelled", code="settle_cancelled")
+            )
+        except Exception as exc:
+            self._opened.turn_failed(exc)
+        if generation == self._generation:
+            await self._end(out, generation)
+
+    async def _settle_stages(self) -> None:
+        turn = self.context
+        ending = cast("Ending", turn.ending)
+        if ending.drained and self._final_text is not None:
+            try:
+                text = await called(self._final_text)
+                if text is not None and not isinstance(text, str):
+                    raise TypeError(
+                        f"final_text() gave {type(text).__name__}: it returns text"
+                    )
+                turn.produced = text
+            except Exception as exc:
+                ending.drained = False
+                self._opened.turn_failed(exc)
+        await self._opened.settle()
+
+    async def _end(
+        self, out: list[Event], generation: int, *, push: bool = True
+    ) -> None:
+        """Send the terminals, let the reader have them, close."""
+        if push:
+            try:
+                await self._opened.terminals(out)
+            except asyncio.CancelledError:
+                if generation != self._generation:
+                    return
+                _see_it_through()
+        else:
+            envelope = self._opened.envelope
+            if envelope >= 0:
+                stage = self._opened.stages[envelope]
+                out.extend(cast("Any", stage.envelope).terminals(self.context.ending))
+        if generation != self._generation:
+            return
+        self._disarm()
+        ending = self.context.ending
+        if ending is None or not ending.gone:
+            self._lines.extend(self._encoded(out))
+        self._settled_at = self.context.clock()
+        self._advance(SETTLED)
+        # The reader takes the last lines first; one that does not come is not waited for.
+        self._closer = self._loop.call_soon(self._close)
+
+    def _encoded(self, out: list[Event]) -> Iterable[Any]:
+        encode = self._encode[0]
+        if encode is None:
+            return out
+        lines: list[bytes] = []
+        for event in out:
+            try:
+                lines.append(encode(event))
+            except InvalidEvent as exc:
+                self.context.log("an event could not be encoded", exc)
+        return lines
+
+    def _close(self) -> None:
+        """Call the `close` hooks, at most once; async ones in a task."""
+        if self._state != SETTLED or self._closer is None:
+            return
+        self._closer.cancel()
+        self._closer = None
+        self._close_rest()
+
+    def _close_rest(self) -> None:
+        pending = self._context.copy().run(self._opened.close)
+        if pending is None:
+            self._advance(CLOSED)
+            return
+        self._settler = self._spawn(self._close_stages(pending, self._generation))
+        if self._state < CLOSED:
+            self._arm(self._close_expired)
+
+    async def _close_stages(self, pending: Awaitable[object], generation: int) -> None:
+        try:
+            await self._opened.closing(pending)
+        except asyncio.CancelledError:
+            if generation != self._generation:
+                return
+            _see_it_through()
+            await self._opened.closing(self._opened.close())
+        if generation == self._generation:
+            self._disarm()
+            self._advance(CLOSED)
+
+    def _expired(self) -> None:
+        """Stop waiting for the settlement: fail the turn, and go on in another task."""
+        settler = self._settler
+        if settler is None or self._state >= SETTLED:
+            return
+        opened = self._opened
+        opened.turn_failed(
+            SettleTimeout(f"settling took longer than {self._settle_timeout:g} s")
+        )
+        push = not opened.ended  # else taps have seen the terminal, and one hangs on it
+        opened.ended = True  # a hook that ignores its cancellation is the last
+        self._out = list(self._out)
+        self._generation += 1
+        settler.cancel()
+        self._settler = self._spawn(self._end(self._out, self._generation, push=push))
+        if self._state == SETTLING:
+            self._arm(self._expired)
+
+    def _close_expired(self) -> None:
+        settler = self._settler
+        if settler is None or self._state >= CLOSED:
+            return
+        k = self._opened.closed - 1
+        name = self._recipe.operators[k].name if k >= 0 else "close"
+        self.context.log(
+            f"{name} did not close within {self._settle_timeout:g} s", operator=name
+        )
+        self._generation += 1
+        settler.cancel()
+        self._close_rest()
+
+    async def _close_source(self) -> None:
+        """Close the plan, if it waits at a yield, and every iterator, outermost first."""
+        if not self._reading.ag_running and self._reading.ag_frame is not None:
+            self._closing_plan = True
+            try:
+                await self._reading.aclose()
+            finally:
+                self._closing_plan = False
+        for iterator in self._iterators:
+            close = getattr(iterator, "aclose", None)
+            if close is None or getattr(iterator, "ag_frame", self) is None:
+                continue
+            try:
+                await close()
+            except Exception as exc:
+                self.context.log("closing the source raised", exc)
+
+    # -- waiting
+
+    def _advance(self, state: int) -> None:
+        self._state = state
+        if state == CLOSED:
+            self.context.stopper = None  # else turn and run keep each other alive
+        if self._waiters:
+            waiters, self._waiters = self._waiters, None
+            for waiter in waiters:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def _wait(self, state: int) -> bool:
+        """Wait for a state; tell whether the waiting task was cancelled meanwhile."""
+        cancelled = False
+        if self._state < state:
+            # Settlement's task runs before this one's next step: mostly that is all.
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                cancelled = True
+            if self._state == SETTLING and self._timer is None:
+                self._arm(self._expired)
+        while self._state < state:
+            try:
+                await self._waiter()
+            except asyncio.CancelledError:
+                cancelled = True
+        return cancelled
+
+    def _waiter(self) -> asyncio.Future[None]:
+        """Make a future that the next change of state resolves."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if self._waiters is None:
+            self._waiters = []
+        self._waiters.append(waiter)
+        return waiter
+
+    def _make_outcome(self) -> TurnOutcome:
+        turn = self.context
+        ending = turn.ending or Ending("cancelled", drained=False)
+        first = self._first_event
+        return TurnOutcome(
+            status=ending.status,
+            code=ending.code,
+            reason=ending.reason,
+            error=ending.error,
+            error_id=ending.error_id,
+            text=turn.text(),
+            final_text=turn.final_text,
+            usage=turn.usage,
+            persisted=turn.persisted,
+            events=self.events_sent,
+            first_event_s=None if first is None else first - self._started_at,
+            duration_s=self._settled_at - self._started_at,
+        )
+
+
+def _see_it_through() -> None:
+    """Take back a cancellation of settlement from outside: the loop is shutting down."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        task.uncancel()
