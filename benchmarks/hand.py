@@ -114,8 +114,8 @@ class Message:
             if isinstance(text, str):
                 self.replace(text)
             return
-        part = data.get("part")
-        known: Part = part if isinstance(part, dict) else {"type": "text"}
+        part: Any = data.get("part")
+        known: Part = part if part.__class__ is dict else {"type": "text"}
         delta = data.get("delta")
         sort = known.get("type", "text")
         key = known.get("id")
@@ -231,8 +231,8 @@ async def hand_turn(
                     except Exception:
                         log.exception("tap raised")
                     if kind in FOLDED:
-                        data = event.get("data")
-                        if isinstance(data, dict):
+                        data: Any = event.get("data")
+                        if data.__class__ is dict:
                             text = data.get("delta")
                             if isinstance(text, str) and data.get("part") is last:
                                 append(text)
@@ -316,8 +316,8 @@ async def hand_turn_of_lists(
                         except Exception:
                             log.exception("tap raised")
                         if kind in FOLDED:
-                            data = event.get("data")
-                            if isinstance(data, dict):
+                            data: Any = event.get("data")
+                            if data.__class__ is dict:
                                 text = data.get("delta")
                                 if isinstance(text, str) and data.get("part") is last:
                                     append(text)

@@ -137,7 +137,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: list[tuple[object, ...]] = field(default_factory=list)
+    rows: list[tuple[object, ...]] = field(default_factory=list[tuple[object, ...]])
 
     def __str__(self) -> str:
         """Lay it out in columns."""
@@ -165,8 +165,8 @@ def _shown(value: object) -> str:
 class Report:
     """What one benchmark found."""
 
-    tables: list[Table] = field(default_factory=list)
-    bars: list[Bar] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list[Table])
+    bars: list[Bar] = field(default_factory=list[Bar])
 
     def __add__(self, other: Report) -> Report:
         """Put two reports together."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from typing import Any, TypeAlias
 
 import operators as ops
@@ -14,7 +14,7 @@ from .hand import hand_turn, hand_turn_of_lists
 from .stacked import aiostream_turn, map_turn, stacked_turn
 
 Event: TypeAlias = dict[str, Any]
-Run: TypeAlias = Callable[[], AsyncIterator[bytes]]
+Run: TypeAlias = Callable[[], AsyncIterable[bytes]]
 
 IDENTITY = TurnIdentity(
     tenant_id="ws-1", session_id="thread-1", user_id="u-1", turn_index=0

@@ -77,8 +77,8 @@ class Turn:
         """Take an event into the message."""
         kind = event.get("type")
         if kind in FOLDED:
-            data = event.get("data")
-            if isinstance(data, dict):
+            data: Any = event.get("data")
+            if data.__class__ is dict:
                 self.message.fold(kind, data)
 
 
@@ -98,8 +98,8 @@ async def folding(source: AsyncIterator[Event], turn: Turn) -> AsyncIterator[Eve
     async for event in source:
         kind = event.get("type")
         if kind in FOLDED:
-            data = event.get("data")
-            if isinstance(data, dict):
+            data: Any = event.get("data")
+            if data.__class__ is dict:
                 text = data.get("delta")
                 if isinstance(text, str) and data.get("part") is last:
                     append(text)
@@ -227,13 +227,13 @@ async def map_turn(
     events = (
         a.iterate(produce())
         | do.map(turn.absorb)
-        | do.filter(lambda event: event is not None)
+        | do.filter(_is_event)
         | do.action(turn.fold)
     )
     chat = (
         a.chain(a.just(turn.envelope.started()), events, a.call(turn.settle))
         | do.action(turn.tap)
-        | do.map(lambda event: orjson.dumps(event, None, NEWLINE))
+        | do.map(_line)
     )
     try:
         async with chat.stream() as chunks:
@@ -241,3 +241,11 @@ async def map_turn(
                 yield chunk
     finally:
         turn.flush()
+
+
+def _is_event(event: Event | None) -> bool:
+    return event is not None
+
+
+def _line(event: Event) -> bytes:
+    return orjson.dumps(event, None, NEWLINE)

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import CompositionError, InvalidEvent, TurnError
@@ -27,6 +27,31 @@ if TYPE_CHECKING:
     from .turn import Status
 
 
+class Hooks:
+    """Which stages have what, by position: alike for all turns of fixed operators."""
+
+    __slots__ = ("close", "envelope", "finish", "settle")
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        """Look the stages over.
+
+        What a `through` holds is older than what any stage before it does: so these
+        finish first, the last of them first.
+        """
+        numbered = list(enumerate(stages))
+        held = [k for k, stage in numbered if stage.finish and stage.through]
+        self.finish = (
+            *reversed(held),
+            *[k for k, stage in numbered if stage.finish and not stage.through],
+        )
+        self.settle = tuple([k for k, stage in numbered if stage.settle])
+        self.close = tuple([k for k, stage in numbered if stage.close])
+        self.envelope = -1
+        for k, stage in numbered:
+            if stage.envelope is not None:
+                self.envelope = k
+
+
 class Opened:
     """The stages of one turn, and what has become of each."""
 
@@ -37,19 +62,24 @@ class Opened:
         "ended",
         "envelope",
         "finished",
+        "hooks",
         "operators",
         "stages",
         "turn",
     )
 
-    def __init__(self, operators: tuple[Operator, ...], turn: TurnContext) -> None:
-        """Open every operator, in order."""
+    def __init__(
+        self,
+        operators: tuple[Operator, ...],
+        turn: TurnContext,
+        hooks: Hooks | None = None,
+    ) -> None:
+        """Open every operator, in order; `hooks` are theirs, where they are known."""
         self.operators = operators
         self.turn = turn
         self.bypassed: set[int] | None = None
         self.broken: tuple[int, Exception] | None = None
         self.finished: set[int] | None = None
-        self.envelope = -1
         self.closed = 0
         self.ended = False
         stages: list[Stage] = []
@@ -60,9 +90,9 @@ class Opened:
                 stage = Stage()
                 self.broken = self.broken or (k, exc)
             stages.append(stage)
-            if stage.envelope is not None:
-                self.envelope = k
         self.stages = tuple(stages)
+        self.hooks = Hooks(stages) if hooks is None or self.broken else hooks
+        self.envelope = self.hooks.envelope
 
     @property
     def status(self) -> Status:
@@ -136,18 +166,14 @@ class Opened:
     async def finish(
         self, out: list[Event], start: int = 0, stop: int | None = None
     ) -> None:
-        """Call every `finish` not yet called; what they held back goes on.
-
-        In order; but what a `through` holds is older than what any stage before it
-        does, so these come first, the last of them first.
-        """
-        within = range(start, len(self.stages) if stop is None else stop)
-        boundaries = [k for k in within if self.stages[k].through is not None]
-        for k in (*reversed(boundaries), *within) if boundaries else within:
-            stage = self.stages[k]
+        """Call every `finish` not yet called; what they held back goes on."""
+        for k in self.hooks.finish:
+            if k < start or (stop is not None and k >= stop):
+                continue
             if self.ended:  # given up meanwhile: it took too long
                 return
-            if stage.finish is None or (self.bypassed and k in self.bypassed):
+            finish = self.stages[k].finish
+            if finish is None or (self.bypassed and k in self.bypassed):
                 continue
             if self.finished is None:
                 self.finished = set()
@@ -155,7 +181,7 @@ class Opened:
                 continue
             self.finished.add(k)
             try:
-                held = await called(stage.finish)
+                held = await called(finish)
                 for event in held or ():
                     if self._is_over():
                         return
@@ -172,14 +198,12 @@ class Opened:
         ending = self.turn.ending
         drained = ending is not None and ending.drained
         stages = self.stages
-        needed = -1
-        if not drained:
-            for k, stage in enumerate(stages):
-                if stage.settle is not None and stage.when == "always":
-                    needed = k
-        for k, stage in enumerate(stages):
+        always = [k for k in self.hooks.settle if stages[k].when == "always"]
+        needed = always[-1] if always else -1
+        for k in self.hooks.settle:
             if self.ended:
                 return
+            stage = stages[k]
             if stage.settle is None or not (
                 drained
                 or stage.when == "always"
@@ -210,17 +234,15 @@ class Opened:
         Returns the first awaitable among what they give: await it through `closing`,
         then call again for the rest.
         """
-        stages = self.stages
-        while self.closed < len(stages):
-            k = self.closed
+        while self.closed < len(self.hooks.close):
+            stage = self.stages[self.hooks.close[self.closed]]
             self.closed += 1
-            hook = stages[k].close
-            if hook is None:
+            if stage.close is None:
                 continue
             try:
-                value = hook(self.turn) if stages[k].by_turn else hook()
+                value = stage.close(self.turn) if stage.by_turn else stage.close()
             except Exception as exc:
-                self._close_raised(exc, k + 1)
+                self._close_raised(exc, self.closed)
                 continue
             if value is not None and inspect.isawaitable(value):
                 return value
@@ -238,8 +260,12 @@ class Opened:
                 return
             pending = self.close()
 
+    def closer(self, closed: int) -> str:
+        """Tell the name of the operator whose `close` was the `closed`th called."""
+        return self.operators[self.hooks.close[closed - 1]].name
+
     def _close_raised(self, error: Exception, closed: int) -> None:
-        name = self.operators[closed - 1].name
+        name = self.closer(closed)
         self.turn.log(f"{name} raised", error, operator=name)
 
 

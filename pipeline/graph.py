@@ -11,7 +11,7 @@ import html
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from operators.operator import Stage, name_of
 from operators.turn import TurnContext, TurnIdentity
@@ -98,9 +98,8 @@ class _Look:
 
 
 def _look(pipeline: Pipeline) -> _Look:
-    turn = TurnContext(
-        TurnIdentity(session_id="explain", turn_index=0), log_to=lambda *_: None
-    )
+    identity = TurnIdentity(session_id="explain", turn_index=0)
+    turn = TurnContext(identity, log_to=_unheard)
     nodes: list[_Node] = []
     for position, operator in enumerate(pipeline.operators, 1):
         error: Exception | None = None
@@ -122,6 +121,10 @@ def _look(pipeline: Pipeline) -> _Look:
             steps.append(nodes[stop])
     source = _printable(name_of(pipeline.source))
     return _Look(source, tuple(nodes), plan, tuple(steps))
+
+
+def _unheard(message: str, meta: Mapping[str, Any]) -> None:
+    """Take what an operator logs that is opened for the look of it."""
 
 
 def _printable(text: str) -> str:

@@ -22,6 +22,7 @@ import orjson
 from operators.event import PART_UPDATED
 
 if TYPE_CHECKING:
+    from operators.drive import Hooks, Opened
     from operators.operator import Operator, Stage
 
 Mode: TypeAlias = Literal["events", "ndjson", "wire"]
@@ -89,7 +90,7 @@ class Plan:
 class Recipe:
     """What all turns of a pipeline share: how to call the source, operators, plans."""
 
-    __slots__ = ("_plans", "call_source", "operators")
+    __slots__ = ("_fixed", "_plans", "call_source", "hooks", "operators")
 
     def __init__(
         self, call_source: Callable[[Any], Any], operators: tuple[Operator, ...]
@@ -97,16 +98,18 @@ class Recipe:
         """Keep plans only where every operator opens one shape of stage."""
         self.call_source = call_source
         self.operators = operators
-        fixed = all(op.fixed for op in operators)
-        self._plans: dict[Mode, Plan] | None = {} if fixed else None
+        self._fixed = all(op.fixed for op in operators)
+        self._plans: dict[Mode, Plan] = {}
+        self.hooks: Hooks | None = None
 
-    def plan(self, stages: Sequence[Stage], mode: Mode, *, broken: bool) -> Plan:
+    def plan(self, opened: Opened, mode: Mode) -> Plan:
         """Return the plan of a turn with these stages."""
-        if self._plans is None or broken:
-            return compile_plan(self.operators, stages, mode)
         plan = self._plans.get(mode)
-        if plan is None:
-            plan = self._plans[mode] = compile_plan(self.operators, stages, mode)
+        if plan is None or opened.broken is not None:
+            plan = compile_plan(self.operators, opened.stages, mode)
+            if self._fixed and opened.broken is None:
+                self._plans[mode] = plan
+                self.hooks = opened.hooks
         return plan
 
 

@@ -162,13 +162,11 @@ class TurnRun(Flow):
         self._started_at = turn.clock()
         turn.stopper = self._stop
         recipe = self._recipe
-        opened = self._opened = Opened(recipe.operators, turn)
+        opened = self._opened = Opened(recipe.operators, turn, recipe.hooks)
         self._iterators: list[Any] = []
         self._out: list[Event] = []
         self._lines: deque[Any] = deque()
-        plan = self._plan = recipe.plan(
-            opened.stages, self._mode or "events", broken=opened.broken is not None
-        )
+        plan = self._plan = recipe.plan(opened, self._mode or "events")
         encode, encode_many = self._encode
         self._reading = plan.segments[-1].function(
             self,
@@ -215,6 +213,14 @@ class TurnRun(Flow):
             context=self._context.copy(),
             name="turnpipe turn",
         )
+        self._pump.add_done_callback(self._pump_done)
+
+    def _pump_done(self, pump: asyncio.Task[None]) -> None:
+        """Settle the turn where its task was cancelled before its first step."""
+        if pump.cancelled() and self._state == READING:
+            self._leave_reading(DISCONNECTED)
+            if self._mailbox is not None:
+                self._mailbox.close(None)
 
     async def _pumped(self, mailbox: Mailbox) -> None:
         try:
@@ -227,6 +233,7 @@ class TurnRun(Flow):
         except asyncio.CancelledError:
             # Only the loop's shutdown gets here: what ends the turn is caught inside.
             self._leave_reading(DISCONNECTED)
+            await self._wait(CLOSED)
             raise
         except BaseException as exc:
             mailbox.close(exc)

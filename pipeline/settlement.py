@@ -12,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from contextvars import Context, copy_context
+from functools import partial
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -122,6 +123,13 @@ class Settlement:
         self._settler = self._spawn(self._settlement(self._generation))
         if self._state == SETTLING and not self._reading.ag_running:
             self._arm(self._expired)  # else the read under way arms it, if it must wait
+            self._settler.add_done_callback(self._begin_again)
+
+    def _begin_again(self, settler: asyncio.Task[None] | None) -> None:
+        """Spawn the settlement anew where it was cancelled before its first step."""
+        if settler is self._settler and settler is not None and settler.cancelled():
+            self._settler = self._spawn(self._settlement(self._generation))
+            self._settler.add_done_callback(self._begin_again)
 
     def _failed(self, error: BaseException) -> None:
         owner = self._plan.owner(error.__traceback__)
@@ -259,18 +267,32 @@ class Settlement:
         if pending is None:
             self._advance(CLOSED)
             return
-        self._settler = self._spawn(self._close_stages(pending, self._generation))
+        closing = partial(self._close_stages, pending, self._generation)
+        self._settler = self._spawn(closing())
         if self._state < CLOSED:
             self._arm(self._close_expired)
+            self._settler.add_done_callback(partial(self._close_again, closing))
 
-    async def _close_stages(self, pending: Awaitable[object], generation: int) -> None:
-        try:
-            await self._opened.closing(pending)
-        except asyncio.CancelledError:
-            if generation != self._generation:
-                return
-            _see_it_through()
-            await self._opened.closing(self._opened.close())
+    def _close_again(
+        self, closing: Callable[[], Awaitable[None]], settler: asyncio.Task[None]
+    ) -> None:
+        """Spawn the closing anew where it was cancelled before its first step."""
+        if settler is self._settler and settler.cancelled():
+            self._settler = self._spawn(closing())
+            self._settler.add_done_callback(partial(self._close_again, closing))
+
+    async def _close_stages(
+        self, pending: Awaitable[object] | None, generation: int
+    ) -> None:
+        while pending is not None:
+            try:
+                await self._opened.closing(pending)
+                pending = None
+            except asyncio.CancelledError:
+                if generation != self._generation:
+                    return
+                _see_it_through()
+                pending = self._opened.close()
         if generation == self._generation:
             self._disarm()
             self._advance(CLOSED)
@@ -297,8 +319,7 @@ class Settlement:
         settler = self._settler
         if settler is None or self._state >= CLOSED:
             return
-        k = self._opened.closed - 1
-        name = self._recipe.operators[k].name if k >= 0 else "close"
+        name = self._opened.closer(self._opened.closed)
         self.context.log(
             f"{name} did not close within {self._settle_timeout:g} s", operator=name
         )
@@ -346,6 +367,7 @@ class Settlement:
                 cancelled = True
             if self._state == SETTLING and self._timer is None:
                 self._arm(self._expired)
+                self._begin_again(self._settler)
         while self._state < state:
             try:
                 await self._waiter()
