@@ -191,7 +191,7 @@ def bars_table(bars: Sequence[Bar]) -> Table:
         low_high = (
             "" if bar.spread is None else f"{bar.spread[0]:.2f}-{bar.spread[1]:.2f}"
         )
-        figure = f"{bar.figure:.2f} {bar.unit}"
+        figure = f"{_shown(bar.figure)} {bar.unit}"
         verdict = "met" if bar.met else "NOT met"
         table.rows.append((bar.name, figure, bar.limit, bar.stretch, low_high, verdict))
     return table
