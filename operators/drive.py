@@ -11,7 +11,14 @@ import asyncio
 import contextlib
 import inspect
 import os
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    Awaitable,
+    Callable,
+    Iterable,
+    Sequence,
+)
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import CompositionError, InvalidEvent, TurnError
@@ -155,8 +162,8 @@ class Opened:
                     continue
                 try:
                     passed.extend(await act(stage, one))
-                except Exception as exc:
-                    self.fail(k, exc)
+                except (Exception, asyncio.CancelledError) as exc:
+                    self.fail(k, failure_of(exc))
                     passed.append(
                         without_text(one) if self.operators[k].guards else one
                     )
@@ -186,8 +193,8 @@ class Opened:
                     if self._is_over():
                         return
                     await self.push(k + 1, checked(event), out, stop)
-            except Exception as exc:
-                self.fail(k, exc)
+            except (Exception, asyncio.CancelledError) as exc:
+                self.fail(k, failure_of(exc))
 
     def _is_over(self) -> bool:
         """Tell whether the terminals went out meanwhile, past a hook that was too slow."""
@@ -214,8 +221,8 @@ class Opened:
                 value = stage.settle(self.turn) if stage.by_turn else stage.settle()
                 if value is not None and inspect.isawaitable(value):
                     await resolved(value)
-            except Exception as exc:
-                self.turn_failed(exc, k)
+            except (Exception, asyncio.CancelledError) as exc:
+                self.turn_failed(failure_of(exc), k)
                 return
 
     async def terminals(self, out: list[Event]) -> None:
@@ -241,8 +248,8 @@ class Opened:
                 continue
             try:
                 value = stage.close(self.turn) if stage.by_turn else stage.close()
-            except Exception as exc:
-                self._close_raised(exc, self.closed)
+            except (Exception, asyncio.CancelledError) as exc:
+                self._close_raised(failure_of(exc), self.closed)
                 continue
             if value is not None and inspect.isawaitable(value):
                 return value
@@ -293,9 +300,19 @@ async def resolved(pending: Awaitable[Any]) -> Any:
     try:
         return await pending
     except asyncio.CancelledError as exc:
-        if _cancelling():
-            raise
-        raise RuntimeError("a hook raised CancelledError of itself") from exc
+        failure = failure_of(exc)
+    raise failure
+
+
+def failure_of(error: BaseException) -> Exception:
+    """Return a hook's error; raise a cancellation that somebody asked for."""
+    if isinstance(error, Exception):
+        return error
+    if _cancelling():
+        raise error
+    failure = RuntimeError("a hook raised CancelledError of itself")
+    failure.__cause__ = error
+    return failure
 
 
 def _cancelling() -> bool:

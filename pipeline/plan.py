@@ -71,20 +71,15 @@ class Plan:
             segment = codes.get(traceback.tb_frame.f_code)
             if segment is not None:
                 owner = segment.owners[traceback.tb_lineno]
-                if owner is not None:
-                    found = owner
+                found = found if owner is None else owner
             traceback = traceback.tb_next
         return found
 
     def outer(self, traceback: TracebackType | None) -> int:
         """Tell the owner of the line of the outermost segment."""
-        last = self.segments[-1]
-        while traceback is not None:
-            if traceback.tb_frame.f_code is last.code:
-                owner = last.owners[traceback.tb_lineno]
-                return READER if owner is None else owner
-            traceback = traceback.tb_next
-        return READER
+        assert traceback is not None, "it was caught there, so it begins there"
+        owner = self.segments[-1].owners[traceback.tb_lineno]
+        return READER if owner is None else owner
 
 
 class Recipe:
@@ -389,18 +384,7 @@ class _Emitter:
             self.line(depth + 1, "events, batch = batch, ()", READER)
             self.line(depth + 1, "yield events", READER)
             return
-        if self.mode == "ndjson":
-            self.line(depth + 1, "try:", ENCODE)
-            self.line(depth + 2, "if len(batch) > 1:", ENCODE)
-            self.line(
-                depth + 3, r'chunk = b"\n".join(map(dumps, batch)) + b"\n"', ENCODE
-            )
-            self.line(depth + 2, "else:", ENCODE)
-            self.line(depth + 3, f"chunk = dumps(batch[0], None, {_NEWLINE})", ENCODE)
-            self.line(depth + 1, "except TypeError:", ENCODE)
-            self.line(depth + 2, "chunk = encode_many(batch)", ENCODE)
-        else:
-            self.line(depth + 1, "chunk = encode_many(batch)", ENCODE)
+        self.line(depth + 1, "chunk = encode_many(batch)", ENCODE)
         self.line(depth + 1, "if not n:", READER)
         self.line(depth + 2, "run.first()", READER)
         self.line(depth + 1, "n += len(batch)", READER)

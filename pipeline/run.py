@@ -26,6 +26,7 @@ from .plan import READER, Mode, Recipe
 from .reading import reading_task
 from .settlement import CLOSED, NEW, READING
 from .wire import wire_named
+from .wire.ndjson import encode_dicts
 
 if TYPE_CHECKING:
     from operators.event import Event
@@ -111,16 +112,19 @@ class TurnRun(Flow):
             ValueError: there is no such wire.
         """
         encoder = wire_named(wire)
-        body: Body[bytes] = self._open_body("ndjson" if wire == "ndjson" else "wire")
-        self._encode = (encoder.encode, encoder.encode_many)
+        if wire == "ndjson":
+            body: Body[bytes] = self._open_body("ndjson")
+            self._encode = (encoder.encode, encode_dicts)
+        else:
+            body = self._open_body("wire")
+            self._encode = (encoder.encode, encoder.encode_many)
         return body
 
     async def outcome(self) -> TurnOutcome:
         """Wait until the turn is over and closed; read it headless if nobody does."""
         if self._mode is None:
             self._mode = "events"
-            if self._state == NEW:
-                self._take_over(read=False)
+            self._take_over(read=False)
         elif self._state == NEW and self._alive() is None:
             self._never_read()
         while self._state < CLOSED:
@@ -180,8 +184,8 @@ class TurnRun(Flow):
 
     def _first_read(self) -> Awaitable[Any]:
         body = self._alive()
-        if self._state != NEW:  # closed or cancelled before it was read
-            reader = self._tail().__anext__
+        if self._state != NEW:  # somebody kept `body.__anext__`, and calls it again
+            reader = self._reading.__anext__ if body is None else body.__anext__
         elif self._on_disconnect == "detach":
             self._take_over(read=True)
             reader = self._read_mailbox().__anext__
@@ -219,8 +223,8 @@ class TurnRun(Flow):
         """Settle the turn where its task was cancelled before its first step."""
         if pump.cancelled() and self._state == READING:
             self._leave_reading(DISCONNECTED)
-            if self._mailbox is not None:
-                self._mailbox.close(None)
+            assert self._mailbox is not None
+            self._mailbox.close(None)
 
     async def _pumped(self, mailbox: Mailbox) -> None:
         try:
@@ -277,8 +281,6 @@ class TurnRun(Flow):
 
     async def _tail(self) -> AsyncIterator[Any]:
         """Give what settlement left, whoever began it."""
-        if self._state == NEW:
-            self._open()
         if self._state == READING:
             task = asyncio.current_task()
             if task is not None and task is self._interrupted:

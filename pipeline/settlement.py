@@ -16,7 +16,7 @@ from functools import partial
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from operators.drive import Opened, called, code_of
+from operators.drive import Opened, called, code_of, failure_of
 from operators.errors import InvalidEvent, SettleTimeout, TurnError
 from operators.turn import Ending, TurnContext, TurnOutcome
 
@@ -44,6 +44,7 @@ class Settlement:
     _closer: asyncio.Handle | None = None
     _closing_plan = False
     _encode: tuple[Any, Any] = (None, None)
+    _ends_at = 0
     _final_text: Callable[[], object] | None = None
     _finishing: asyncio.Task[list[Event]] | None = None
     _finishing_index = 0
@@ -220,17 +221,18 @@ class Settlement:
     ) -> None:
         """Send the terminals, let the reader have them, close."""
         if push:
+            self._ends_at = len(out)
             try:
                 await self._opened.terminals(out)
             except asyncio.CancelledError:
                 if generation != self._generation:
                     return
                 _see_it_through()
-        else:
-            envelope = self._opened.envelope
-            if envelope >= 0:
-                stage = self._opened.stages[envelope]
-                out.extend(cast("Any", stage.envelope).terminals(self.context.ending))
+                push = False
+        if not push:  # the reader gets them, whatever a tap does
+            del out[self._ends_at :]
+            stage = self._opened.stages[self._opened.envelope]
+            out.extend(cast("Any", stage.envelope).terminals(self.context.ending))
         if generation != self._generation:
             return
         self._disarm()
@@ -300,8 +302,7 @@ class Settlement:
     def _expired(self) -> None:
         """Stop waiting for the settlement: fail the turn, and go on in another task."""
         settler = self._settler
-        if settler is None or self._state >= SETTLED:
-            return
+        assert settler is not None
         opened = self._opened
         opened.turn_failed(
             SettleTimeout(f"settling took longer than {self._settle_timeout:g} s")
@@ -317,8 +318,7 @@ class Settlement:
 
     def _close_expired(self) -> None:
         settler = self._settler
-        if settler is None or self._state >= CLOSED:
-            return
+        assert settler is not None
         name = self._opened.closer(self._opened.closed)
         self.context.log(
             f"{name} did not close within {self._settle_timeout:g} s", operator=name
@@ -341,8 +341,8 @@ class Settlement:
                 continue
             try:
                 await close()
-            except Exception as exc:
-                self.context.log("closing the source raised", exc)
+            except (Exception, asyncio.CancelledError) as exc:
+                self.context.log("closing the source raised", failure_of(exc))
 
     # -- waiting
 
@@ -406,5 +406,5 @@ class Settlement:
 def _see_it_through() -> None:
     """Take back a cancellation of settlement from outside: the loop is shutting down."""
     task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        task.uncancel()
+    assert task is not None
+    task.uncancel()

@@ -84,7 +84,9 @@ async def test_memory_is_flat_over_a_million_events(mode, size):
     tracemalloc.start(1)
     try:
         start = tracemalloc.get_traced_memory()[0]
-        while source.pulled < MANY // 4:  # tracing makes each event several times dearer
+        while (
+            source.pulled < MANY // 4
+        ):  # tracing makes each event several times dearer
             await anext(body)
         grown = tracemalloc.get_traced_memory()[0] - start
     finally:

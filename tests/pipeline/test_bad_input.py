@@ -203,9 +203,11 @@ def test_a_generator_in_place_of_its_function_is_refused():
         yield A
 
     for made in (produce(), plain()):
-        with pytest.raises(ops.CompositionError, match=r"pass the\s+function, Pipeline"):
+        with pytest.raises(
+            ops.CompositionError, match=r"pass the\s+function, Pipeline"
+        ):
             Pipeline(made)
-    with pytest.raises(ops.CompositionError, match="make.. was called: pass the func"):
+    with pytest.raises(ops.CompositionError, match=r"make.. was called: pass the func"):
         Pipeline(make())
 
 
@@ -222,7 +224,9 @@ def test_a_source_that_wants_more_than_the_turn_is_refused():
 
 def test_wrong_composition_names_the_operators_and_the_mend():
     pipeline = Pipeline(produce)
-    with pytest.raises(ops.CompositionError, match="lifecycle stands twice, at 1 and 2"):
+    with pytest.raises(
+        ops.CompositionError, match="lifecycle stands twice, at 1 and 2"
+    ):
         pipeline | ops.lifecycle() | ops.lifecycle()
     with pytest.raises(ops.CompositionError, match=r"put\s+.\| ops.accumulate\(\)"):
         pipeline | ops.persist(print)
@@ -275,7 +279,7 @@ async def test_a_turn_is_read_once():
         run.body("morse")
     body = run.events()  # a wrong wire read nothing
     for again in (run.events, run.body):
-        with pytest.raises(ops.TurnMisuse, match="start\\s+another turn"):
+        with pytest.raises(ops.TurnMisuse, match=r"start\s+another turn"):
             again()
     assert await read(body) == [A]
     assert await read(body) == []

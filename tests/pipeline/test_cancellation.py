@@ -412,9 +412,7 @@ def test_each_read_may_be_of_another_task_and_be_cancelled_at_every_step(name, m
         return await anext(body, None)
 
     async def scenario(k, seen):
-        run = TURNS[name](seen, True).start(
-            IDENTITY, log=seen.log, on_disconnect=mode
-        )
+        run = TURNS[name](seen, True).start(IDENTITY, log=seen.log, on_disconnect=mode)
         body = run.body()
         steps = 0
         over = False
@@ -467,9 +465,7 @@ def test_turn_stop_at_every_step_fails_the_turn(name, mode):
     """An operator's timer may end the turn at any time: the same path as a cancel."""
 
     async def scenario(k, seen):
-        run = TURNS[name](seen, True).start(
-            IDENTITY, log=seen.log, on_disconnect=mode
-        )
+        run = TURNS[name](seen, True).start(IDENTITY, log=seen.log, on_disconnect=mode)
         body = run.events()
         reader = asyncio.ensure_future(read(body))
         await ticks(max(k, 1))

@@ -183,9 +183,7 @@ async def test_an_owned_turn_pulls_ahead_of_its_reader_but_not_without_bound(see
             pulled.append(n)
             yield A
 
-    run = (Pipeline(produce) | ops.lifecycle()).start(
-        IDENTITY, on_disconnect="detach"
-    )
+    run = (Pipeline(produce) | ops.lifecycle()).start(IDENTITY, on_disconnect="detach")
     body = run.body()
     await anext(body)
     await ticks(2000)
@@ -218,9 +216,7 @@ async def test_a_detached_reader_leaves_at_once_while_a_hook_settles(seen):
         await release.wait()
         seen.save(record)
 
-    run = seven(seen, seen.source(A), save=save).start(
-        IDENTITY, on_disconnect="detach"
-    )
+    run = seven(seen, seen.source(A), save=save).start(IDENTITY, on_disconnect="detach")
     body = run.events()
     reader = asyncio.ensure_future(read(body))
     await ticks(20)

@@ -61,10 +61,7 @@ async def test_one_pipeline_runs_many_turns_at_once_each_with_its_own_state():
 
     saved = []
     chat = (
-        Pipeline(echo)
-        | ops.lifecycle()
-        | ops.accumulate()
-        | ops.persist(saved.append)
+        Pipeline(echo) | ops.lifecycle() | ops.accumulate() | ops.persist(saved.append)
     )
     words = ["abc", "defg", "h", ""]
     runs = [chat.start(IDENTITY, request=word) for word in words]

@@ -154,7 +154,8 @@ async def test_shapes_work_together_sync_and_async(seen, mode):
         seen.tap(event)
 
     drop = ops.Operator(
-        "drop", lambda turn: ops.Stage(lambda e: None if e is C else e, shape="filter_map")
+        "drop",
+        lambda turn: ops.Stage(lambda e: None if e is C else e, shape="filter_map"),
     )
     chat = (
         Pipeline(seen.source(A, B, [B, A, C], C))
@@ -229,7 +230,10 @@ async def test_an_operator_that_raises_fails_the_turn_once(name, listed, mode, s
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        (ops.map(gives(None), types=["x"]), "None as an event: return the event, or use"),
+        (
+            ops.map(gives(None), types=["x"]),
+            "None as an event: return the event, or use",
+        ),
         (ops.map(gives(5), types=["x"]), "int as an event: it must be a dict"),
         (ops.map(lambda e: boom_async(e), types=["x"]), "declare the function with"),
         (ops.flat_map(gives([5]), types=["x"]), "int as an event"),
@@ -380,7 +384,9 @@ async def test_what_finish_gives_is_checked(seen):
         chat = seven(
             seen,
             seen.source(A),
-            after=ops.Operator("late", lambda turn, v=value: ops.Stage(finish=lambda: v)),
+            after=ops.Operator(
+                "late", lambda turn, v=value: ops.Stage(finish=lambda: v)
+            ),
         )
         got, _ = await run_all(chat, seen)
         assert short(got) == ["started", "a", "error", "failed"]
@@ -575,7 +581,22 @@ def test_fresh_closures_of_one_shape_never_compile_again():
     assert plans == [n for n in linecache.cache if n.startswith("<turnpipe plan")]
 
 
-@pytest.mark.parametrize("name", ["", "a\nb", "a\rb\0\u2028\ud800", "'; import os #", "1", "ü", "class", "types", "fold", "append", "n"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "a\nb",
+        "a\rb\0\u2028\ud800",
+        "'; import os #",
+        "1",
+        "ü",
+        "class",
+        "types",
+        "fold",
+        "append",
+        "n",
+    ],
+)
 async def test_an_operators_name_cannot_break_the_plan(name, seen):
     chat = Pipeline(seen.source(A, [X])) | ops.lifecycle()
     for make in (ops.tap, ops.map, ops.filter, ops.flat_map):
@@ -601,4 +622,4 @@ async def test_a_wire_of_ones_own_encodes_each_event_and_each_list(seen, monkeyp
     chunks = await read(chat.start(IDENTITY).body("angle"))
     assert len(chunks) == 4
     assert chunks[2] == Wire().encode_many([B, C])
-    assert chunks[3].startswith(b"<") and chunks[3].endswith(b">")
+    assert chunks[3][:1] + chunks[3][-1:] == b"<>"
