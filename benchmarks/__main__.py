@@ -6,11 +6,10 @@ has seen, which is not what the next one measures.
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import sys
 
-from .measure import Report, Settings, main
+from .measure import Report, Settings, alone, main
 
 NAMES = ("encode", "stage", "turn", "setup")
 SHORTER = {"encode": 5, "stage": 3}
@@ -26,12 +25,6 @@ def run(settings: Settings) -> Report:
             rounds = max(5, settings.rounds // SHORTER.get(name, 1))
             whole += pool.apply(alone, (name, Settings(rounds, settings.stretch_s)))
     return whole
-
-
-def alone(name: str, settings: Settings) -> Report:
-    """Run one benchmark."""
-    report: Report = importlib.import_module(f"benchmarks.{name}").run(settings)
-    return report
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ Event: TypeAlias = dict[str, Any]
 SIZES = (60, 120, 500, 2_000, 10_000, 50_000)
 BATCH = 16
 BASE = "turnpipe"
-_TEXTS = {"ascii": "the sea looks blue, ", "unicode": "das Mäer ist blau ☃ 海🌊, "}
+_TEXTS = {"ascii": "the sea looks blue, ", "unicode": "das Meer, blau ☃ 海🌊, "}
 
 
 def run(settings: Settings) -> Report:

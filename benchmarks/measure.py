@@ -13,6 +13,7 @@ import statistics
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from time import process_time
 from typing import Any, TypeAlias, cast
@@ -171,6 +172,12 @@ class Report:
     def __add__(self, other: Report) -> Report:
         """Put two reports together."""
         return Report(self.tables + other.tables, self.bars + other.bars)
+
+
+def alone(name: str, settings: Settings) -> Report:
+    """Run the benchmark of this name, as a process of its own can be told to."""
+    report: Report = import_module(f"{__package__}.{name}").run(settings)
+    return report
 
 
 def versions() -> dict[str, str]:

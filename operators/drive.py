@@ -244,10 +244,9 @@ class Opened:
         while self.closed < len(self.hooks.close):
             stage = self.stages[self.hooks.close[self.closed]]
             self.closed += 1
-            if stage.close is None:
-                continue
+            hook = cast("Callable[..., object]", stage.close)  # it is among the hooks
             try:
-                value = stage.close(self.turn) if stage.by_turn else stage.close()
+                value = hook(self.turn) if stage.by_turn else hook()
             except (Exception, asyncio.CancelledError) as exc:
                 self._close_raised(failure_of(exc), self.closed)
                 continue

@@ -275,6 +275,19 @@ def test_a_line_end_may_fall_between_two_chunks() -> None:
     assert splitter.flush() == b"d"
 
 
+@pytest.mark.parametrize("sizes", [(4_000, 5), (5, 4_000), (4_000,), (4_000, 4_000, 1)])
+def test_a_batch_of_large_events_is_its_events_in_a_row(sizes: tuple[int, ...]) -> None:
+    batch = [{"type": "x", "data": {"text": "y" * size}} for size in sizes]
+    assert encode_many(batch) == b"".join(encode(event) for event in batch)
+
+
+def test_a_large_batch_takes_the_slow_path_where_it_must() -> None:
+    batch = [{"text": "y" * 4_000}, {"n": 2**70}, {"text": "\ud83d"}]
+    assert encode_many(batch) == b"".join(encode(event) for event in batch)
+    with pytest.raises(InvalidEvent, match="x: set"):
+        encode_many([{"text": "y" * 4_000}, {"x": {1}}])
+
+
 def test_a_wire_is_found_by_name() -> None:
     wire = wire_named("ndjson")
     assert wire.content_type == "application/x-ndjson"
