@@ -149,9 +149,33 @@ class Opened:
         self, start: int, event: Event, out: list[Event], stop: int | None = None
     ) -> None:
         """Send `event` through the stages from `start` on; add what comes out."""
-        pending: Iterable[Event] = (event,)
         stages = self.stages
-        for k in range(start, len(stages) if stop is None else stop):
+        end = len(stages) if stop is None else stop
+        for k in range(start, end):
+            stage = stages[k]
+            on_event = stage.on_event
+            if (
+                on_event is None
+                or (self.bypassed and k in self.bypassed)
+                or (stage.types is not None and event.get("type") not in stage.types)
+            ):
+                continue
+            if stage.shape != "tap":
+                start = k
+                break
+            try:
+                value = on_event(event)
+                if value is not None and (stage.awaits or inspect.isawaitable(value)):
+                    await value
+            except (Exception, asyncio.CancelledError) as exc:
+                self.fail(k, failure_of(exc))
+                if self.operators[k].guards:
+                    event = without_text(event)
+        else:
+            out.append(event)
+            return
+        pending: Iterable[Event] = (event,)
+        for k in range(start, end):
             stage = stages[k]
             if stage.on_event is None or (self.bypassed and k in self.bypassed):
                 continue

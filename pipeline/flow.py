@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from types import AsyncGeneratorType
+from typing import TYPE_CHECKING, Any, cast
 
 from operators.drive import checked
 from operators.errors import InvalidEvent
@@ -60,6 +61,9 @@ class Flow(Settlement):
             if self._opened.broken is not None:
                 raise self._opened.broken[1]
             made = self._recipe.call_source(self.context)
+            if made.__class__ is AsyncGeneratorType:  # the usual source
+                self._iterators.append(made)
+                return cast("AsyncIterator[Any]", made)
             if inspect.isawaitable(made) and not hasattr(made, "__aiter__"):
                 made = await made
             if isinstance(made, ChatTurnProducer):

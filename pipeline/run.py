@@ -49,10 +49,18 @@ class Body(Generic[Item]):
     # Python frame of ours, and who is read can change between two reads.
     __slots__ = ("__anext__", "__weakref__", "_run")
 
+    if TYPE_CHECKING:
+
+        async def __anext__(self) -> Item: ...
+
     def __init__(self, run: TurnRun) -> None:
         """Read `run`, from its first read on."""
         self._run = run
-        self.__anext__: Callable[[], Awaitable[Item]] = run._first_read
+        self.read_by(run._first_read)
+
+    def read_by(self, reader: Callable[[], Awaitable[Any]]) -> None:
+        """Let the next read call `reader`: for the turn alone."""
+        object.__setattr__(self, "__anext__", reader)
 
     def __aiter__(self) -> AsyncIterator[Item]:
         """Return itself."""
@@ -185,7 +193,8 @@ class TurnRun(Flow):
     def _first_read(self) -> Awaitable[Any]:
         body = self._alive()
         if self._state != NEW:  # somebody kept `body.__anext__`, and calls it again
-            reader = self._reading.__anext__ if body is None else body.__anext__
+            now: Any = self._reading if body is None else body
+            reader: Callable[[], Any] = now.__anext__
         elif self._on_disconnect == "detach":
             self._take_over(read=True)
             reader = self._read_mailbox().__anext__
@@ -193,14 +202,14 @@ class TurnRun(Flow):
             self._open()
             reader = self._reading.__anext__
         if body is not None:
-            body.__anext__ = reader
+            body.read_by(reader)
         return cast("Awaitable[Any]", reader())
 
     def _redirect(self, reader: Callable[[], AsyncIterator[Any]]) -> None:
         """Let the next read of the body go elsewhere."""
         body = self._alive()
         if body is not None:
-            body.__anext__ = reader().__anext__
+            body.read_by(reader().__anext__)
 
     def _alive(self) -> Body[Any] | None:
         """Return the body, if somebody still holds it."""
@@ -302,7 +311,7 @@ class TurnRun(Flow):
         reader = None
         if body is not None:
             reader = getattr(body.__anext__, "__self__", None)
-            body.__anext__ = _exhausted
+            body.read_by(_exhausted)
         self._body = None
         if self._pump is not None:
             self._reader_left()
@@ -400,7 +409,11 @@ class TurnRun(Flow):
         self.events_sent += events
         if self._state != READING:
             return True  # stopped between two reads: the settlement closes the plan
-        self._hold(batch, error)
+        if error is None and self._asked is None:
+            self._settle(Ending("completed", drained=True))
+            return False
+        if batch:
+            self._hold(batch, error)
         cancelled = isinstance(error, asyncio.CancelledError)
         task = asyncio.current_task()
         interrupted = task is not None and task is self._interrupted

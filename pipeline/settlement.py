@@ -79,6 +79,15 @@ class Settlement:
         start = self._plan.boundaries[index] + 1
         self._held += tuple([(start, event) for event in batch])
 
+    def settled_now(self) -> deque[Any] | None:
+        """Return the last lines where they are there already."""
+        return self._lines if self._state >= SETTLED else None
+
+    def closed_now(self) -> bool:
+        """Close, and tell whether that was all."""
+        self._close()
+        return self._state == CLOSED
+
     async def settled(self) -> deque[Any]:
         """Wait for the last lines.
 
@@ -179,15 +188,20 @@ class Settlement:
     async def _settlement(self, generation: int) -> None:
         out = self._out
         try:
-            await self._close_source()
+            if self._is_open():
+                await self._close_source()
             if self._finishing is not None:
                 self.held(self._finishing_index, await self._finishing)
             for start, event in self._held:
                 if generation != self._generation:
                     return
                 await self._opened.push(start, event, out)
-            await self._opened.finish(out)
-            await self._settle_stages()
+            if self._opened.hooks.finish:
+                await self._opened.finish(out)
+            if self._final_text is not None:
+                await self._settle_stages()
+            else:
+                await self._opened.settle()
         except asyncio.CancelledError:
             if generation != self._generation:
                 return
@@ -199,6 +213,13 @@ class Settlement:
             self._opened.turn_failed(exc)
         if generation == self._generation:
             await self._end(out, generation)
+
+    def _is_open(self) -> bool:
+        """Tell whether the plan waits at a yield, or an iterator may not have ended."""
+        reading = self._reading
+        if not reading.ag_running and reading.ag_frame is not None:
+            return True
+        return any(getattr(one, "ag_frame", self) for one in self._iterators)
 
     async def _settle_stages(self) -> None:
         turn = self.context
