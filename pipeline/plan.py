@@ -376,10 +376,23 @@ class _Emitter:
             return
         self.line(depth, "batch = []", SOURCE)
         self.line(depth, "for event in event:", SOURCE)
-        self.check(depth + 1)
-        self.operators(
-            depth + 1, self.start, lambda d: self.line(d, "batch.append(event)", EVENT)
-        )
+
+        def keep(depth: int) -> None:
+            self.line(depth, "batch.append(event)", EVENT)
+
+        first = next((k for k in range(self.start, self.stop) if self.key[k][1]), None)
+        if self.mode == "ndjson" and first is not None and self.key[first][3]:
+            # Its type is looked at first: what has none is seen there to be no dict,
+            # what is another mapping when it is encoded.
+            self.line(depth + 1, "try:", EVENT)
+            self.line(depth + 2, 'kind = event["type"]', EVENT)
+            self.line(depth + 1, "except (KeyError, TypeError):", EVENT)
+            self.line(depth + 2, 'event = checked(event, "the source")', SOURCE)
+            self.line(depth + 2, 'kind = event.get("type")', EVENT)
+            self.operators(depth + 1, self.start, keep, kind=True)
+        else:
+            self.check(depth + 1)
+            self.operators(depth + 1, self.start, keep)
         self.line(depth, "if batch:", READER)
         if self.mode == "lists":
             self.line(depth + 1, "events, batch = batch, ()", READER)
