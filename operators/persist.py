@@ -34,8 +34,8 @@ def persist(
     Raises (failing the turn): what the last try raised; then nothing after it settles.
     Order: after `accumulate`, and after the transforms that it shall store.
     """
-    if retries < 0:
-        raise CompositionError(f"retries must not be negative: {retries}")
+    if retries.__class__ is not int or retries < 0:
+        raise CompositionError(f"retries must be an int, 0 or more, not {retries!r}")
     bind = bind_turn(save)
     label = name or f"persist({name_of(save)})"
 

@@ -275,7 +275,9 @@ class TurnRun(Flow):
             return
         mailbox.abandon()
         if self._state == READING:
-            self._loop.call_later(self._detach_timeout, self.cancel, "detach_timeout")
+            self._leaving = self._loop.call_later(
+                self._detach_timeout, self.cancel, "detach_timeout"
+            )
 
     def _at_boundary(self) -> None:
         """Take an inline turn over as soon as no read is in flight."""

@@ -63,6 +63,7 @@ class Settlement:
     _started_at = 0.0
     _state = NEW
     _timer: asyncio.TimerHandle | None = None
+    _leaving: asyncio.TimerHandle | None = None
     _waiters: list[asyncio.Future[None]] | None = None
 
     def __init__(
@@ -370,6 +371,8 @@ class Settlement:
     def _advance(self, state: int) -> None:
         self._state = state
         if state == CLOSED:
+            if self._leaving is not None:
+                self._leaving.cancel()
             self.context.stopper = None  # else turn and run keep each other alive
         if self._waiters:
             waiters, self._waiters = self._waiters, None

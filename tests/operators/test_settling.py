@@ -147,7 +147,9 @@ async def test_each_try_has_its_own_deadline(turn):
 
 
 def test_bad_sinks_are_refused():
-    with pytest.raises(ops.CompositionError, match="retries must not be negative: -1"):
+    with pytest.raises(
+        ops.CompositionError, match="retries must be an int, 0 or more, not -1"
+    ):
         ops.persist(print, retries=-1)
 
     def gen(record):
