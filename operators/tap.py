@@ -133,7 +133,10 @@ class _Queued:
                 value = self.function(event)
                 if hasattr(value, "__await__"):
                     await value
-            except Exception as exc:
+            except (Exception, asyncio.CancelledError) as exc:
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    raise  # somebody asked for it; else it is the function's own
                 if self.on_error == "fail":
                     self.error = exc
                     self.waiting.clear()

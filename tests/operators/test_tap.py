@@ -204,3 +204,11 @@ def test_bad_taps_are_refused_with_the_mend(function):
         ops.tap(print, queue=0)
     with pytest.raises(ops.CompositionError, match=r"write types=\('error',\)"):
         ops.tap(print, types="error")
+
+
+async def test_a_queued_tap_that_raises_cancellederror_of_itself_is_logged():
+    async def odd(event):
+        raise asyncio.CancelledError
+
+    events = deltas("a", "b", "c")
+    assert await feed(ops.tap(odd, queue=1), events) == events
