@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from .drive import failure_of
 from .operator import Operator, Stage, bind_turn, name_of
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def complete(
             value: Any = bound(turn.record())
             if inspect.isawaitable(value):
                 await value
-        except Exception as exc:
-            turn.log(f"{label} raised", exc, operator=label)
+        except BaseException as exc:
+            turn.log(f"{label} raised", failure_of(exc), operator=label)
 
     stage = Stage(settle=settle, by_turn=True)
     return Operator(label, lambda turn: stage, detail={"kind": "complete"}, fixed=True)

@@ -19,14 +19,27 @@ class Deadline:
             late = deadline.end()
 
     A wait only stores its deadline. The timer, when it fires, looks whether that has
-    come, and is set again or cancels the waiting task. Times are on `clock`, seconds.
+    come, and is set again, or cancels the waiting task, unless `late()` says that it has
+    the wait ended by other means. Times are on `clock`, seconds.
     """
 
-    __slots__ = ("_armed", "_at", "_clock", "_fired", "_handle", "_requests", "_task")
+    __slots__ = (
+        "_armed",
+        "_at",
+        "_clock",
+        "_fired",
+        "_handle",
+        "_late",
+        "_requests",
+        "_task",
+    )
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], late: Callable[[], object] | None = None
+    ) -> None:
         """Start without a timer."""
         self._clock = clock
+        self._late = late
         self._at = math.inf
         self._armed = math.inf
         self._handle: asyncio.TimerHandle | None = None
@@ -79,6 +92,8 @@ class Deadline:
         now = self._clock()
         if now < self._at:
             self._arm(now)
+            return
+        if self._late is not None and self._late():
             return
         self._fired = True
         self._task.cancel()

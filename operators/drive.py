@@ -1,4 +1,4 @@
-"""Stages at work, one call at a time: settlement's path, and operators outside a turn.
+"""Stages at work, one call at a time.
 
 The hot path of a turn is the plan that `pipeline` generates; what is here runs a
 handful of times a turn (started, held-back events, terminals) and wherever an operator
@@ -8,12 +8,9 @@ is used alone, in an aiostream expression or a test.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import inspect
 import os
 from collections.abc import (
-    AsyncGenerator,
-    AsyncIterable,
     Awaitable,
     Callable,
     Iterable,
@@ -21,14 +18,13 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, cast
 
-from .errors import CompositionError, InvalidEvent, TurnError
+from .errors import InvalidEvent, TurnError
 from .event import without_text
+from .mutation import watched
 from .operator import Stage
-from .turn import Ending, TurnContext, TurnIdentity
+from .turn import Ending, TurnContext
 
 if TYPE_CHECKING:
-    from aiostream.core import Stream
-
     from .event import Event
     from .operator import Operator
     from .turn import Status
@@ -80,8 +76,13 @@ class Opened:
         operators: tuple[Operator, ...],
         turn: TurnContext,
         hooks: Hooks | None = None,
+        *,
+        debug: bool = False,
     ) -> None:
-        """Open every operator, in order; `hooks` are theirs, where they are known."""
+        """Open every operator, in order; `hooks` are theirs, where they are known.
+
+        In `debug` mode a tap that changes an event is reported.
+        """
         self.operators = operators
         self.turn = turn
         self.bypassed: set[int] | None = None
@@ -96,7 +97,7 @@ class Opened:
             except Exception as exc:  # the turn fails in order, with its envelope
                 stage = Stage()
                 self.broken = self.broken or (k, exc)
-            stages.append(stage)
+            stages.append(watched(op, stage, turn) if debug else stage)
         self.stages = tuple(stages)
         self.hooks = Hooks(stages) if hooks is None or self.broken else hooks
         self.envelope = self.hooks.envelope
@@ -167,7 +168,7 @@ class Opened:
                 value = on_event(event)
                 if value is not None and (stage.awaits or inspect.isawaitable(value)):
                     await value
-            except (Exception, asyncio.CancelledError) as exc:
+            except BaseException as exc:
                 self.fail(k, failure_of(exc))
                 if self.operators[k].guards:
                     event = without_text(event)
@@ -186,7 +187,7 @@ class Opened:
                     continue
                 try:
                     passed.extend(await act(stage, one))
-                except (Exception, asyncio.CancelledError) as exc:
+                except BaseException as exc:
                     self.fail(k, failure_of(exc))
                     passed.append(
                         without_text(one) if self.operators[k].guards else one
@@ -217,7 +218,7 @@ class Opened:
                     if self._is_over():
                         return
                     await self.push(k + 1, checked(event), out, stop)
-            except (Exception, asyncio.CancelledError) as exc:
+            except BaseException as exc:
                 self.fail(k, failure_of(exc))
 
     def _is_over(self) -> bool:
@@ -245,7 +246,7 @@ class Opened:
                 value = stage.settle(self.turn) if stage.by_turn else stage.settle()
                 if value is not None and inspect.isawaitable(value):
                     await resolved(value)
-            except (Exception, asyncio.CancelledError) as exc:
+            except BaseException as exc:
                 self.turn_failed(failure_of(exc), k)
                 return
 
@@ -271,11 +272,15 @@ class Opened:
             hook = cast("Callable[..., object]", stage.close)  # it is among the hooks
             try:
                 value = hook(self.turn) if stage.by_turn else hook()
-            except (Exception, asyncio.CancelledError) as exc:
+            except BaseException as exc:
                 self._close_raised(failure_of(exc), self.closed)
                 continue
             if value is not None and inspect.isawaitable(value):
                 return value
+        logging = self.turn.logging
+        if logging:
+            self.turn.logging = ()
+            return asyncio.gather(*logging, return_exceptions=True)
         return None
 
     async def closing(self, pending: Awaitable[object] | None) -> None:
@@ -284,17 +289,17 @@ class Opened:
             at = self.closed
             try:
                 await resolved(pending)
-            except Exception as exc:
-                self._close_raised(exc, at)
+            except BaseException as exc:
+                self._close_raised(failure_of(exc), at)
             if self.closed != at:  # given up meanwhile: others close the rest
                 return
             pending = self.close()
 
     def closer(self, closed: int) -> str:
         """Tell the name of the operator whose `close` was the `closed`th called."""
-        return self.operators[self.hooks.close[closed - 1]].name
+        return self.operators[self.hooks.close[closed - 1]].name if closed else "log"
 
-    def _close_raised(self, error: Exception, closed: int) -> None:
+    def _close_raised(self, error: BaseException, closed: int) -> None:
         name = self.closer(closed)
         self.turn.log(f"{name} raised", error, operator=name)
 
@@ -322,23 +327,38 @@ async def resolved(pending: Awaitable[Any]) -> Any:
     """
     try:
         return await pending
-    except asyncio.CancelledError as exc:
+    except BaseException as exc:
         failure = failure_of(exc)
     raise failure
 
 
-def failure_of(error: BaseException) -> Exception:
-    """Return a hook's error; raise a cancellation that somebody asked for."""
-    if isinstance(error, Exception):
+def failure_of(error: BaseException) -> BaseException:
+    """Tell what a hook's error means for its turn.
+
+    A cancellation that somebody asked for is raised again; what a hook raises of itself
+    is its failure, of whatever class. The process's own end (KeyboardInterrupt,
+    SystemExit) fails the turn, which ends in order, and goes on in the event loop.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        if cancelling():
+            raise error
+    elif isinstance(error, GeneratorExit):
+        asyncio.get_running_loop()  # raises where the task is torn down after its loop
+    elif isinstance(error, (KeyboardInterrupt, SystemExit)):
+        asyncio.get_running_loop().call_soon(_raise, error)
+    else:
         return error
-    if _cancelling():
-        raise error
-    failure = RuntimeError("a hook raised CancelledError of itself")
+    failure = RuntimeError(f"a hook raised {type(error).__name__} of itself")
     failure.__cause__ = error
     return failure
 
 
-def _cancelling() -> bool:
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def cancelling() -> bool:
+    """Tell whether somebody has asked for the cancellation of the current task."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
@@ -356,11 +376,27 @@ async def act(stage: Stage, event: Event) -> Iterable[Event]:
         case "map":
             return (checked(value),)
         case "filter":
-            return (event,) if value else ()
+            return (event,) if passes(value) else ()
         case "filter_map":
             return () if value is None else (checked(value),)
         case _:  # flat_map
             return [checked(one) for one in value]
+
+
+def passes(value: object, by: str = "the filter") -> bool:
+    """Tell whether a filter's answer lets an event pass.
+
+    Raises:
+        TypeError: it is an awaitable, which would let everything pass.
+    """
+    if not inspect.isawaitable(value):
+        return bool(value)
+    if inspect.iscoroutine(value):
+        value.close()
+    raise TypeError(
+        f"{by} gave an awaitable: declare the function with `async def`, so that it is "
+        f"awaited"
+    )
 
 
 def checked(value: object, by: str | None = None) -> Event:
@@ -383,144 +419,3 @@ def checked(value: object, by: str | None = None) -> Event:
             f"{who}an awaitable as an event: declare the function with `async def`"
         )
     raise InvalidEvent(f"{who}{type(value).__name__} as an event: it must be a dict")
-
-
-def stream_through(
-    operators: tuple[Operator, ...], source: AsyncIterable[Any]
-) -> Stream[Event]:
-    """Make the aiostream Stream of `source` gone through `operators`."""
-    from aiostream.core import Stream
-
-    if not hasattr(source, "__aiter__"):
-        raise CompositionError(
-            f"{type(source).__name__} is not an async iterable: "
-            f"start with aiostream.stream.iterate(...)"
-        )
-    return Stream(lambda: alone(operators, source))
-
-
-async def alone(
-    operators: tuple[Operator, ...],
-    source: AsyncIterable[Any],
-    turn: TurnContext | None = None,
-) -> AsyncGenerator[Event, None]:
-    """Run operators outside of a pipeline, in a turn of their own.
-
-    Emits: what the operators let out, and the envelope where a lifecycle is among them.
-    Raises: what the source or an operator raises, unless there is a lifecycle.
-    """
-    if turn is None:
-        turn = TurnContext(TurnIdentity(session_id="stream", turn_index=0))
-    opened = Opened(operators, turn)
-    asked: list[BaseException] = []
-    turn.stopper = asked.append
-    out: list[Event] = []
-    settled = False
-    try:
-        if opened.envelope >= 0:
-            envelope = opened.stages[opened.envelope].envelope
-            assert envelope is not None
-            await opened.push(opened.envelope + 1, envelope.started(), out)
-            for event in out:
-                yield event
-            out.clear()
-        async with contextlib.aclosing(_segments(opened, source)) as events:
-            while True:
-                try:
-                    if opened.broken is not None:
-                        raise opened.broken[1]
-                    event = await anext(events)
-                    if asked:
-                        raise asked[0]
-                except StopAsyncIteration:
-                    if turn.ending is None:
-                        turn.ending = Ending(opened.status, drained=True)
-                    if asked:
-                        opened.turn_failed(asked[0])
-                    break
-                except (Exception, asyncio.CancelledError) as exc:
-                    if isinstance(exc, asyncio.CancelledError) and _cancelling():
-                        raise
-                    if turn.ending is None:
-                        opened.turn_failed(exc)
-                    break
-                yield event
-        settled = True
-        await _settle(opened, out)
-        for event in out:
-            yield event
-    finally:
-        if not settled:  # the reader is gone
-            turn.ending = Ending("cancelled", drained=False, reason="disconnected")
-            await _settle(opened, out)
-        await opened.closing(opened.close())
-    if opened.envelope < 0 and turn.ending is not None and turn.ending.error:
-        raise turn.ending.error
-
-
-async def _settle(opened: Opened, out: list[Event]) -> None:
-    await opened.finish(out)
-    await opened.settle()
-    await opened.terminals(out)
-
-
-async def _segments(
-    opened: Opened, source: AsyncIterable[Any]
-) -> AsyncGenerator[Event, None]:
-    """Join the stretches between `through` operators."""
-    from aiostream import streamcontext
-
-    lo = 0
-    stages = opened.stages
-    async with contextlib.AsyncExitStack() as stack:
-        flow: AsyncIterable[Any] = await stack.enter_async_context(
-            streamcontext(source)
-        )
-        for k, stage in enumerate(stages):
-            if stage.through is None:
-                continue
-            segment = await stack.enter_async_context(
-                contextlib.aclosing(_segment(opened, lo, k, flow))
-            )
-            flow = await stack.enter_async_context(
-                streamcontext(stage.through(segment))
-            )
-            lo = k + 1
-        last = contextlib.aclosing(_segment(opened, lo, len(stages), flow))
-        async for event in await stack.enter_async_context(last):
-            yield event
-
-
-async def _segment(
-    opened: Opened, start: int, stop: int, source: AsyncIterable[Any]
-) -> AsyncGenerator[Event, None]:
-    out: list[Event] = []
-    failure: Exception | None = None
-    async for item in source:
-        for event in cast("list[object]", item) if isinstance(item, list) else (item,):
-            sent = len(out)
-            try:
-                await _strictly(opened, start, checked(event, "the source"), out, stop)
-            except Exception as exc:
-                failure = exc
-                del out[sent:]
-                break
-        for event in out:  # what came before a bad event of the same read is sent
-            yield event
-        out.clear()
-        if failure is not None:
-            raise failure
-    if stop < len(opened.stages):
-        await opened.finish(out, start, stop)
-        for event in out:
-            yield event
-
-
-async def _strictly(
-    opened: Opened, start: int, event: Event, out: list[Event], stop: int
-) -> None:
-    """Push; a failure that is not the operator's own affair is raised."""
-    await opened.push(start, event, out, stop)
-    ending = opened.turn.ending
-    if ending is not None and ending.error is not None:
-        raise ending.error

@@ -73,6 +73,8 @@ class _Lifecycle(Envelope):
         merged = self.reported or {}
         if isinstance(data, dict):
             merged = {**merged, **cast("dict[str, object]", data)}
+        elif isinstance(data, str):
+            merged = {**merged, "message": data}
         self.reported = merged
         if self.error_sent:
             return None
@@ -89,8 +91,14 @@ class _Lifecycle(Envelope):
             return (ev.cancelled(session_id, ending.reason or "cancelled"),)
         if ending.error is None:
             data = {**(self.reported or {}), "sessionId": session_id}
+            if self.masked:
+                data.setdefault("message", MASK)
             return ({"type": ev.RUN_FAILED, "data": data},)
         shown = self._shown(ending.error, ending)
+        if self.error_sent:  # the client has one error already: the terminal tells it
+            told = self.reported or {}
+            known = ("message", "code", "errorId")
+            shown |= {key: told[key] for key in known if isinstance(told.get(key), str)}
         failed = {"type": ev.RUN_FAILED, "data": {"sessionId": session_id, **shown}}
         if self.error_sent:
             return (failed,)

@@ -159,7 +159,7 @@ class Composable:
         The operators get a turn of their own: opened when the stream is iterated,
         finished, settled and closed with it. A failure is raised to the reader.
         """
-        from .drive import stream_through
+        from .alone import stream_through
 
         return stream_through(self.operators, source)
 
@@ -282,6 +282,11 @@ def check_order(operators: tuple[Operator, ...], *, whole: bool) -> None:
 def refuse(thing: object) -> NoReturn:
     """Raise the CompositionError that names the mend for what is not an operator."""
     what = getattr(thing, "__name__", None) or repr(thing)
+    if str(getattr(thing, "__module__", "")).startswith("aiostream."):
+        raise CompositionError(
+            "an aiostream operator stands in a pipeline through ops.through(...), such "
+            "as ops.through(aiostream.pipe.take(5))"
+        )
     if inspect.isclass(thing):
         mend = f"ops.operator({what})"
     elif callable(thing):
@@ -320,7 +325,15 @@ def operator(
     label = name or name_of(factory)
     if shape is not None:
         known_shape(shape, label)
-    wants = required_parameters(factory) > 0
+    parameters = required_parameters(factory)
+    if parameters > 1:
+        raise CompositionError(
+            f"{label} has {parameters} required parameters: it gets the turn, and "
+            f"nothing else; bind the others, as in functools.partial"
+        )
+    if shape is None:
+        known_shape(getattr(factory, "shape", "tap"), label)
+    wants = parameters > 0
     wanted = only_types(types)
 
     def open_(turn: TurnContext) -> Stage:
@@ -371,7 +384,12 @@ def only_types(types: Iterable[str] | None) -> frozenset[str] | None:
         raise CompositionError(
             f"types={types!r} would be taken letter by letter: write types=({types!r},)"
         )
-    return None if types is None else frozenset(types)
+    if types is None:
+        return None
+    wanted = frozenset(types)
+    if not all(isinstance(one, str) for one in wanted):
+        raise CompositionError(f"types must be event types, strings, not {types!r}")
+    return wanted
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from .drive import failure_of
 from .errors import CompositionError
 from .operator import (
     OnError,
@@ -48,8 +49,8 @@ def tap(
         raise CompositionError(
             f'on_error must be "log", "fail" or "disable", not {on_error!r}'
         )
-    if queue is not None and queue < 1:
-        raise CompositionError(f"queue must be at least 1, not {queue}")
+    if queue is not None and (queue.__class__ is not int or queue < 1):
+        raise CompositionError(f"queue must be an int, at least 1, not {queue!r}")
     bind = bind_turn(function)
     awaits = is_async(function)
     wanted = only_types(types)
@@ -133,17 +134,15 @@ class _Queued:
                 value = self.function(event)
                 if hasattr(value, "__await__"):
                     await value
-            except (Exception, asyncio.CancelledError) as exc:
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
-                    raise  # somebody asked for it; else it is the function's own
+            except BaseException as exc:
+                error = failure_of(exc)
                 if self.on_error == "fail":
-                    self.error = exc
+                    self.error = error
                     self.waiting.clear()
                     self.disabled = True
                     self.moved.set()
                     return
-                self.turn.log(f"{self.label} raised", exc, operator=self.label)
+                self.turn.log(f"{self.label} raised", error, operator=self.label)
                 if self.on_error == "disable":
                     self.disabled = True
                     self.waiting.clear()

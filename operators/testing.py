@@ -20,7 +20,7 @@ from collections.abc import (
 from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, TypeVar
 
-from .drive import alone
+from .alone import alone
 from .event import delta, text_part
 
 if TYPE_CHECKING:

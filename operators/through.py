@@ -27,6 +27,13 @@ def through(
             f"{function!r} is not callable: pass a function from stream to stream, "
             f"such as aiostream.pipe.timeout(30)"
         )
+    if getattr(function, "__qualname__", "").endswith(".pipe") and str(
+        function.__module__
+    ).startswith("aiostream."):
+        raise CompositionError(
+            "this aiostream operator was not called: write it with its arguments, such "
+            "as ops.through(aiostream.pipe.take(5))"
+        )
     bind = bind_turn(function, generators="any")
 
     def open_(turn: TurnContext) -> Stage:

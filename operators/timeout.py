@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, cast
 
@@ -74,7 +74,7 @@ def timeout(
 
     def open_(turn: TurnContext) -> Stage:
         def through(source: AsyncIterable[Any]) -> AsyncIterator[Any]:
-            return _timed(source, given, turn.clock)
+            return _timed(source, given, turn)
 
         return Stage(through=through, lists=True)
 
@@ -119,16 +119,24 @@ def is_content(event: object) -> bool:
 
 
 async def _timed(
-    source: AsyncIterable[Any], limits: dict[str, float], clock: Callable[[], float]
+    source: AsyncIterable[Any], limits: dict[str, float], turn: TurnContext
 ) -> AsyncIterator[Any]:
     """Pass on what `source` gives, each wait for it watched."""
+    clock = turn.clock
     left = {phase: limit for phase, limit in limits.items() if phase != "total"}
     idle = left.get("idle", math.inf)
     if len(left) > 1:
         left.pop("idle", None)  # it begins with the first event
     total = limits.get("total", math.inf)
     ends = clock() + total
-    deadline = Deadline(clock)
+    phase = "total"
+
+    def late() -> object:
+        # The turn interrupts its own read, and gives up one that does not end.
+        stop = turn.stopper
+        return None if stop is None else stop(TurnTimeout(phase, limits[phase]))
+
+    deadline = Deadline(clock, late)
     iterator = cast("AsyncGenerator[Any, None]", aiter(source))
     try:
         async with aclosing(iterator):

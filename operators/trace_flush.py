@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from .drive import failure_of
 from .operator import Operator, Stage, bind_turn, name_of
 
 if TYPE_CHECKING:
@@ -27,8 +28,8 @@ def trace_flush(
     async def guarded(turn: TurnContext, pending: Awaitable[object]) -> None:
         try:
             await pending
-        except Exception as exc:
-            turn.log(f"{label} raised", exc, operator=label)
+        except BaseException as exc:
+            turn.log(f"{label} raised", failure_of(exc), operator=label)
 
     async def handed_over(
         turn: TurnContext,
@@ -37,7 +38,13 @@ def trace_flush(
     ) -> None:
         task = asyncio.ensure_future(guarded(turn, pending))
         await asyncio.sleep(0)  # its first step comes before it is handed over
-        wait_until(task)
+        try:
+            asked = wait_until(task)
+            if inspect.iscoroutine(asked):
+                await asked
+        except BaseException:
+            await task  # nobody else keeps it
+            raise
 
     def close(turn: TurnContext) -> object:
         value: Any = flush() if bind is None else bind(turn)()

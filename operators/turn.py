@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -139,7 +141,8 @@ class TurnContext:
     usage: Usage | None = None
     persisted: bool = False
     ending: Ending | None = None
-    stopper: Callable[[BaseException], None] | None = None
+    stopper: Callable[[BaseException], object] | None = None
+    logging: tuple[Awaitable[object], ...] = ()
 
     def __init__(
         self,
@@ -167,6 +170,7 @@ class TurnContext:
     ) -> None:
         """Report `message` to the turn's log; never raises.
 
+        What an async log still has to do is waited for when the turn closes.
         `error` becomes `meta["error"]`, its text. Without a log of the caller's own the
         record goes to the logger `turnpipe`, with the traceback.
         """
@@ -174,11 +178,13 @@ class TurnContext:
             meta["error"] = error_text(error)
         try:
             if self.log_to is not None:
-                self.log_to(message, meta)
+                value = self.log_to(message, meta)
+                if value is not None and inspect.isawaitable(value):
+                    self.logging += (asyncio.ensure_future(_logged(value, message)),)
             else:
                 logger.warning("%s %s", message, meta, exc_info=error)
         except Exception:
-            logger.exception("the turn's log raised while logging %r", message)
+            _log_raised(message)
 
     def stop(self, error: BaseException) -> None:
         """End the turn as failed with `error`, at the next chance."""
@@ -202,6 +208,17 @@ class TurnContext:
             started_at=self.started_at,
             ended_at=time(),
         )
+
+
+async def _logged(pending: Awaitable[object], message: str) -> None:
+    try:
+        await pending
+    except Exception:
+        _log_raised(message)
+
+
+def _log_raised(message: str) -> None:
+    logger.exception("the turn's log raised while logging %r", message)
 
 
 def error_text(error: BaseException) -> str:

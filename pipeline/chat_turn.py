@@ -7,10 +7,11 @@ body of NDJSON lines.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final, TypeAlias
 
 import operators as ops
+from operators.errors import CompositionError
 from operators.turn import Log, TurnIdentity, TurnRecord
 
 from .pipeline import Pipeline
@@ -18,6 +19,8 @@ from .run import Body
 from .source import ChatTurnProducer
 
 CONTENT_TYPE: Final = "application/x-ndjson"
+
+_REQUIRED: Final = ("produce", "persist_assistant_message")
 
 _LOGGED: Final = {
     "on_event": "[chat-engine] onEvent hook threw",
@@ -44,6 +47,15 @@ class ChatTurnHooks:
     on_event: Callable[[Any], object] | None = None
     transform_final_text: Callable[[str], Any] | None = None
     trace_flush: Callable[[], object] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that every hook is callable, and the two required ones are there."""
+        for field in fields(self):
+            hook = getattr(self, field.name)
+            if not callable(hook) and (hook is not None or field.name in _REQUIRED):
+                raise CompositionError(
+                    f"ChatTurnHooks({field.name}={hook!r}): it must be a function"
+                )
 
 
 @dataclass(frozen=True, slots=True)

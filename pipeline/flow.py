@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import AsyncGeneratorType
 from typing import TYPE_CHECKING, Any, cast
 
-from operators.drive import checked
+from operators.drive import cancelling, checked, passes
 from operators.errors import InvalidEvent
 from operators.turn import Ending
 
@@ -50,7 +50,7 @@ class Flow(Settlement):
         if index:
             k = self._plan.boundaries[index - 1]
             segment = self._plan.segments[index - 1].function(
-                self, self._opened.stages, checked, inspect.isawaitable
+                self, self._opened.stages, checked, passes, inspect.isawaitable
             )
             function = self._opened.stages[k].through
             assert function is not None
@@ -82,8 +82,17 @@ class Flow(Settlement):
         """Stamp the first event."""
         self._first_event = self.context.clock()
 
-    def tap_failed(self, k: int, error: Exception) -> Callable[..., Any]:
-        """Log what a tap raised; return the function to call from now on."""
+    def tap_failed(self, k: int, error: BaseException) -> Callable[..., Any]:
+        """Log what a tap raised; return the function to call from now on.
+
+        Raises:
+            BaseException: it is not the tap's: a cancellation that was asked for, the
+                end of the process.
+        """
+        if not isinstance(error, Exception) and (
+            not isinstance(error, asyncio.CancelledError) or cancelling()
+        ):
+            raise error
         self._opened.fail(k, error)
         stage = self._opened.stages[k]
         if stage.on_error == "disable":

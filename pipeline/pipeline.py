@@ -6,7 +6,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from operators.errors import CompositionError
-from operators.operator import Composable, Operator, check_order, name_of, refuse
+from operators.operator import (
+    Composable,
+    Operator,
+    check_order,
+    is_async,
+    name_of,
+    refuse,
+)
 from operators.turn import Log, TurnContext, TurnIdentity
 
 from .execution import derive_execution_id
@@ -98,7 +105,8 @@ class Pipeline:
         variables are captured here.
 
         Raises:
-            TypeError: `identity` is not a TurnIdentity.
+            TypeError: `identity` is not a TurnIdentity, an id not a string, a hook not
+                a plain function, a timeout not a number.
             ValueError: an unknown `on_disconnect`, or a timeout that is not positive.
         """
         if identity.__class__ is not TurnIdentity:
@@ -107,20 +115,26 @@ class Pipeline:
             raise ValueError(
                 f'on_disconnect must be "cancel" or "detach", not {on_disconnect!r}'
             )
-        if not (settle_timeout > 0 and detach_timeout > 0):
-            raise ValueError(
-                "settle_timeout and detach_timeout must be positive seconds"
+        _check_seconds("settle_timeout", settle_timeout)
+        _check_seconds("detach_timeout", detach_timeout)
+        _check_function("wait_until", wait_until)
+        _check_function("log", log)
+        _check_function("clock", clock)
+        if execution_id is None:
+            execution_id = derive_execution_id(
+                identity.tenant_id or "-", identity.session_id, identity.turn_index
+            )
+        elif execution_id.__class__ is not str or not execution_id:
+            raise TypeError(
+                f"execution_id must be a non-empty string, not {execution_id!r}: leave "
+                f"it out to derive it from the identity"
             )
         return TurnRun(
             self._recipe,
             TurnContext(
                 identity,
                 request=request,
-                execution_id=derive_execution_id(
-                    identity.tenant_id or "-", identity.session_id, identity.turn_index
-                )
-                if execution_id is None
-                else execution_id,
+                execution_id=execution_id,
                 clock=clock,
                 wait_until=wait_until,
                 log_to=log,
@@ -164,6 +178,20 @@ class Pipeline:
         from .graph import draw
 
         return draw(self, format)
+
+
+def _check_function(name: str, hook: object) -> None:
+    if hook is None:
+        return
+    if not callable(hook) or (name == "clock" and is_async(hook)):
+        raise TypeError(f"{name} must be a plain function, not {hook!r}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be seconds, a number, not {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} must be positive seconds, not {value!r}")
 
 
 def _refuse_right(other: object) -> NoReturn:

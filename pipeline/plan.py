@@ -97,12 +97,12 @@ class Recipe:
         self._plans: dict[Mode, Plan] = {}
         self.hooks: Hooks | None = None
 
-    def plan(self, opened: Opened, mode: Mode) -> Plan:
+    def plan(self, opened: Opened, mode: Mode, *, debug: bool = False) -> Plan:
         """Return the plan of a turn with these stages."""
-        plan = self._plans.get(mode)
+        plan = None if debug else self._plans.get(mode)
         if plan is None or opened.broken is not None:
             plan = compile_plan(self.operators, opened.stages, mode)
-            if self._fixed and opened.broken is None:
+            if self._fixed and opened.broken is None and not debug:
                 self._plans[mode] = plan
                 self.hooks = opened.hooks
         return plan
@@ -255,7 +255,7 @@ class _Emitter:
                 if not fresh:
                     self.kind(depth)
                     fresh = True
-                if shape != "flat_map":
+                if shape != "flat_map" and not folds:
                     self.line(depth, f"if {self.wanted(k)}:", EVENT)
                     inside += 1
             if folds:
@@ -273,7 +273,10 @@ class _Emitter:
                 if typed:
                     self.kind(inside)
             elif shape == "filter":
-                self.line(inside, f"if not {call}:{note}", k)
+                self.line(inside, f"seen = {call}{note}", k)
+                self.line(
+                    inside, f"if seen is not True and not passes(seen, {name!r}):", k
+                )
                 self.line(inside + 1, "continue", k)
             else:
                 if typed:
@@ -301,25 +304,33 @@ class _Emitter:
     def fold(self, depth: int, k: int, call: str, note: str) -> None:
         """Emit the append of one more delta of the same part; the call for the rest."""
         n = k + 1
-        self.line(depth, "try:", k)
-        self.line(depth + 1, 'data = event["data"]', k)
-        self.line(depth + 1, 'text = data["delta"]', k)
-        self.line(depth + 1, f'if data["part"] is not last_{n}:', k)
+        again = (
+            (call, k),
+            (f"last_{n} = fold_{n}.last", k),
+            (f"append_{n} = fold_{n}.append", k),
+        )
+        self.line(depth, f"if kind == {PART_UPDATED!r}:", EVENT)
+        self.line(depth + 1, "try:", k)
+        self.line(depth + 2, 'data = event["data"]', k)
+        self.line(depth + 2, 'text = data["delta"]', k)
+        self.line(depth + 2, f'if data["part"] is not last_{n}:', k)
+        self.line(depth + 3, "text = None", k)
+        self.line(depth + 1, "except (AttributeError, KeyError, TypeError):", k)
         self.line(depth + 2, "text = None", k)
-        self.line(depth, "except (AttributeError, KeyError, TypeError):", k)
-        self.line(depth + 1, "text = None", k)
-        self.line(depth, f"if text.__class__ is str:{note}", k)
-        self.line(depth + 1, f"append_{n}(text)", k)
-        self.line(depth, "else:", k)
-        self.line(depth + 1, call, k)
-        self.line(depth + 1, f"last_{n} = fold_{n}.last", k)
-        self.line(depth + 1, f"append_{n} = fold_{n}.append", k)
+        self.line(depth + 1, f"if text.__class__ is str:{note}", k)
+        self.line(depth + 2, f"append_{n}(text)", k)
+        self.line(depth + 1, "else:", k)
+        for text, owner in again:
+            self.line(depth + 2, text, owner)
+        self.line(depth, f"elif kind in types_{n}:", EVENT)
+        for text, owner in again:
+            self.line(depth + 1, text, owner)
 
     def tap(self, depth: int, k: int, call: str, note: str) -> None:
         if self.guarded(k):
             self.line(depth, "try:", k)
             self.tap_call(depth + 1, k, call, note)
-            self.line(depth, "except Exception as exc:", k)
+            self.line(depth, "except BaseException as exc:", k)
             self.line(depth + 1, f"{self.local(k)} = run.tap_failed({k}, exc)", k)
         else:
             self.tap_call(depth, k, call, note)
@@ -420,7 +431,7 @@ class _Emitter:
         """Emit the outermost segment: what the reader iterates."""
         self.line(
             0,
-            "async def body(run, stages, checked, isawaitable, dumps, encode, "
+            "async def body(run, stages, checked, passes, isawaitable, dumps, encode, "
             "encode_many):",
         )
         self.locals(1)
@@ -454,7 +465,7 @@ class _Emitter:
 
     def inner(self) -> None:
         """Emit a segment that ends at a `through` operator."""
-        self.line(0, "async def segment(run, stages, checked, isawaitable):")
+        self.line(0, "async def segment(run, stages, checked, passes, isawaitable):")
         self.locals(1)
         self.line(1, f"source = await run.source({self.index})", SOURCE)
         if self.mode == "lists":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 from collections.abc import AsyncGenerator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
@@ -27,6 +28,17 @@ def reading_task(
     return None
 
 
+def is_within(generator: AsyncGenerator[Any, Any]) -> bool:
+    """Tell whether the caller is run by a step of `generator`."""
+    target = cast("Any", generator).ag_frame
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame is target:
+            return True
+        frame = frame.f_back
+    return False
+
+
 def _awaits(link: Any, generator: object) -> bool:
     for _ in range(_DEPTH):
         if link is generator:
@@ -39,8 +51,11 @@ def _awaits(link: Any, generator: object) -> bool:
             link = link.ag_await
         elif link is None or isinstance(link, asyncio.Future):
             return False
-        else:  # the awaitable of an `__anext__`, a coroutine's iterator: C objects
+        else:  # the awaitable of an `__anext__`, a coroutine's iterator, an object's
             refers: list[Any] = gc.get_referents(link)
+            for one in tuple(refers):
+                if isinstance(one, dict):
+                    refers += cast("dict[str, Any]", one).values()
             links: list[Any] = [one for one in refers if isinstance(one, _LINKS)]
             link = generator if generator in refers else links[0] if links else None
     return False

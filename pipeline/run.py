@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 import orjson
 
-from operators.drive import Opened, checked
+from operators.drive import Opened, checked, passes
 from operators.errors import TurnMisuse
 from operators.turn import Ending, TurnContext, TurnOutcome
 
 from .flow import Flow
-from .mailbox import Mailbox
+from .mailbox import LIMIT, Mailbox
 from .plan import READER, Mode, Recipe
-from .reading import reading_task
+from .reading import is_within, reading_task
 from .settlement import CLOSED, NEW, READING
 from .wire import wire_named
 from .wire.ndjson import encode_dicts
@@ -82,7 +82,9 @@ class TurnRun(Flow):
     """
 
     _body: weakref.ref[Body[Any]] | None = None
+    _gives_up_at = 0.0
     _interrupted: asyncio.Task[Any] | None = None
+    _interrupts = 0
     _mailbox: Mailbox | None = None
     _mode: Mode | None = None
     _outcome: TurnOutcome | None = None
@@ -129,7 +131,16 @@ class TurnRun(Flow):
         return body
 
     async def outcome(self) -> TurnOutcome:
-        """Wait until the turn is over and closed; read it headless if nobody does."""
+        """Wait until the turn is over and closed; read it headless if nobody does.
+
+        Raises:
+            TurnMisuse: an operator of the turn asks, which would wait for itself.
+        """
+        if self._state == READING and is_within(self._reading):
+            raise TurnMisuse(
+                "an operator cannot await the outcome of its own turn: use ops.complete, "
+                "or a task of its own"
+            )
         if self._mode is None:
             self._mode = "events"
             self._take_over(read=False)
@@ -174,16 +185,20 @@ class TurnRun(Flow):
         self._started_at = turn.clock()
         turn.stopper = self._stop
         recipe = self._recipe
-        opened = self._opened = Opened(recipe.operators, turn, recipe.hooks)
+        debug = self._loop.get_debug()
+        opened = self._opened = Opened(
+            recipe.operators, turn, recipe.hooks, debug=debug
+        )
         self._iterators: list[Any] = []
         self._out: list[Event] = []
         self._lines: deque[Any] = deque()
-        plan = self._plan = recipe.plan(opened, self._mode or "events")
+        plan = self._plan = recipe.plan(opened, self._mode or "events", debug=debug)
         encode, encode_many = self._encode
         self._reading = plan.segments[-1].function(
             self,
             opened.stages,
             checked,
+            passes,
             inspect.isawaitable,
             orjson.dumps,
             encode,
@@ -220,13 +235,16 @@ class TurnRun(Flow):
         if self._state == NEW:
             self._open()
         self._mailbox = Mailbox(open_=read)
-        self._pump = asyncio.Task(
-            self._pumped(self._mailbox),
+        self._pump = self._pump_task(self._mailbox, whole=True)
+        self._pump.add_done_callback(self._pump_done)
+
+    def _pump_task(self, mailbox: Mailbox, *, whole: bool) -> asyncio.Task[None]:
+        return asyncio.Task(
+            self._pumped(mailbox, whole=whole),
             loop=self._loop,
             context=self._context.copy(),
             name="turnpipe turn",
         )
-        self._pump.add_done_callback(self._pump_done)
 
     def _pump_done(self, pump: asyncio.Task[None]) -> None:
         """Settle the turn where its task was cancelled before its first step."""
@@ -235,12 +253,11 @@ class TurnRun(Flow):
             assert self._mailbox is not None
             self._mailbox.close(None)
 
-    async def _pumped(self, mailbox: Mailbox) -> None:
+    async def _pumped(self, mailbox: Mailbox, *, whole: bool) -> None:
+        """Put the turn into the mailbox; all of it, or its end alone."""
         try:
-            async for chunk in self._reading:
-                await mailbox.put(chunk)
-                if self._asked is not None and self._state == READING:
-                    break  # the source outlived its cancellation
+            if whole and await self._pumped_events(mailbox):
+                return
             async for chunk in self._tail():
                 await mailbox.put(chunk)
         except asyncio.CancelledError:
@@ -253,7 +270,22 @@ class TurnRun(Flow):
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):
                 raise
         finally:
-            mailbox.close(None)
+            if not (whole and self._left_behind):
+                mailbox.close(None)
+
+    async def _pumped_events(self, mailbox: Mailbox) -> bool:
+        """Put what the plan gives; tell whether another task took over meanwhile."""
+        put = 0
+        async for chunk in self._reading:
+            if self._left_behind:
+                return True
+            await mailbox.put(chunk)
+            if self._asked is not None and self._state == READING:
+                break  # the source outlived its cancellation
+            put += 1
+            if put % LIMIT == 0:  # a source that never waits lets others have a turn
+                await asyncio.sleep(0)
+        return self._left_behind
 
     async def _read_mailbox(self) -> AsyncIterator[Any]:
         if self._mailbox is None:
@@ -292,10 +324,12 @@ class TurnRun(Flow):
 
     async def _tail(self) -> AsyncIterator[Any]:
         """Give what settlement left, whoever began it."""
+        if (
+            self._interrupted is not None
+            and self._interrupted is asyncio.current_task()
+        ):
+            self._uncancelled()  # the source outlived it
         if self._state == READING:
-            task = asyncio.current_task()
-            if task is not None and task is self._interrupted:
-                task.uncancel()
             self._settle(self._asked or Ending("cancelled", drained=False))
         lines = await self.settled()
         try:
@@ -303,6 +337,8 @@ class TurnRun(Flow):
                 yield lines.popleft()
         finally:
             await self.closed()
+            if self._left_behind:
+                await _closed(self._reading)
         self.raise_failure()
 
     # -- leaving and stopping
@@ -326,6 +362,8 @@ class TurnRun(Flow):
                 self._at_boundary()
                 return
             self._leave_reading(DISCONNECTED)
+            if is_within(self._reading):  # one of our own operators: it would wait
+                return  # for itself
         elif self._state != CLOSED:
             self._lines.clear()
         cancelled = await self._wait(CLOSED)
@@ -372,8 +410,10 @@ class TurnRun(Flow):
         else:
             self._leave_reading(DISCONNECTED)
 
-    def _stop(self, error: BaseException) -> None:
+    def _stop(self, error: BaseException) -> bool:
+        """End the turn as failed; tells that a read under way will be interrupted."""
         self._ask(Ending("failed", drained=False, error=error))
+        return True
 
     def _ask(self, ending: Ending) -> None:
         """Stop with `ending` as soon as can be; the first to ask wins."""
@@ -393,10 +433,60 @@ class TurnRun(Flow):
         if not self._reading.ag_running:
             self._settle(self._asked)
             return
-        task = self._pump or reading_task(self._reading, self._loop)
+        self._cancel_read()
+        self._watch()
+
+    def _cancel_read(self) -> None:
+        task: asyncio.Task[Any] | None = self._pump
+        if task is None:
+            task = reading_task(self._reading, self._loop)
         if task is not None:
             self._interrupted = task
+            self._interrupts += 1
             task.cancel()
+
+    def _uncancelled(self) -> int:
+        """Take our cancellations of the reading task back; tell how many are others'."""
+        task, self._interrupted = self._interrupted, None
+        assert task is not None
+        left = 0
+        while self._interrupts:
+            self._interrupts -= 1
+            left = task.uncancel()
+        return left
+
+    def _watch(self) -> None:
+        """See to it that a read under way ends, within `settle_timeout`."""
+        self._gives_up_at = self._loop.time() + self._settle_timeout
+        self._loop.call_later(min(_POLL_S, self._settle_timeout), self._look_again)
+
+    def _look_again(self) -> None:
+        if self._state != READING:
+            return
+        if not self._reading.ag_running:  # the source outlived it, and gave an event
+            if self._interrupted is not None:
+                self._uncancelled()
+            self._settle(self._asked or Ending("cancelled", drained=False))
+        elif self._loop.time() < self._gives_up_at:
+            self._loop.call_later(_POLL_S, self._look_again)
+        else:
+            self._leave_source()
+
+    def _leave_source(self) -> None:
+        """Settle without the read under way: its source does not stop."""
+        self._left_behind = True
+        ending = self._asked
+        assert ending is not None
+        error = self._stuck()
+        if ending.error is None:
+            ending.status = "failed"
+            ending.error = error
+        else:
+            self.context.log("the source was left behind", error)
+        self._settle(ending)
+        self._cancel_read()  # once more: most cleanups end at a second one
+        if self._mailbox is not None:
+            self._pump = self._pump_task(self._mailbox, whole=False)
 
     # -- how the plan tells the end
 
@@ -409,6 +499,8 @@ class TurnRun(Flow):
         has settled.
         """
         self.events_sent += events
+        if self._left_behind:
+            return self._came_back(error)
         if self._state != READING:
             return True  # stopped between two reads: the settlement closes the plan
         if error is None and self._asked is None:
@@ -420,9 +512,7 @@ class TurnRun(Flow):
         task = asyncio.current_task()
         interrupted = task is not None and task is self._interrupted
         if interrupted:
-            assert task is not None
-            gone = task.uncancel() > 0
-            self._interrupted = None
+            gone = self._uncancelled() > 0
         else:
             gone = cancelled and task is not None and task.cancelling() > 0
         if self._asked is not None and self._pump is None:
@@ -449,6 +539,16 @@ class TurnRun(Flow):
         ending.gone = ending.gone or gone
         self._settle(ending)
         return gone
+
+    def _came_back(self, error: BaseException | None) -> bool:
+        """Tell as `stopped`: a read that was left behind has ended after all."""
+        if self._interrupted is None or isinstance(error, GeneratorExit):
+            return True
+        left = self._uncancelled()
+        if self._pump is not None:  # another task gives the end of the turn
+            return True
+        self._redirect(lambda: self._reading)
+        return left > 0
 
     async def left(self) -> None:
         """Wait for the settlement of a reader that is gone."""

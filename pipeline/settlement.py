@@ -43,6 +43,7 @@ class Settlement:
     events_sent: int = 0
     _closer: asyncio.Handle | None = None
     _closing_plan = False
+    _closing_source = False
     _encode: tuple[Any, Any] = (None, None)
     _ends_at = 0
     _final_text: Callable[[], object] | None = None
@@ -64,6 +65,7 @@ class Settlement:
     _state = NEW
     _timer: asyncio.TimerHandle | None = None
     _leaving: asyncio.TimerHandle | None = None
+    _left_behind = False
     _waiters: list[asyncio.Future[None]] | None = None
 
     def __init__(
@@ -132,7 +134,9 @@ class Settlement:
                 ending.code = code if isinstance(code, str) else "reported"
                 ending.reason = None
         self._settler = self._spawn(self._settlement(self._generation))
-        if self._state == SETTLING and not self._reading.ag_running:
+        if self._state == SETTLING and (
+            self._left_behind or not self._reading.ag_running
+        ):
             self._arm(self._expired)  # else the read under way arms it, if it must wait
             self._settler.add_done_callback(self._begin_again)
 
@@ -191,6 +195,8 @@ class Settlement:
         try:
             if self._is_open():
                 await self._close_source()
+                if generation != self._generation:
+                    return
             if self._finishing is not None:
                 self.held(self._finishing_index, await self._finishing)
             for start, event in self._held:
@@ -210,13 +216,15 @@ class Settlement:
             self._opened.turn_failed(
                 TurnError("settlement was cancelled", code="settle_cancelled")
             )
-        except Exception as exc:
-            self._opened.turn_failed(exc)
+        except BaseException as exc:
+            self._opened.turn_failed(failure_of(exc))
         if generation == self._generation:
             await self._end(out, generation)
 
     def _is_open(self) -> bool:
         """Tell whether the plan waits at a yield, or an iterator may not have ended."""
+        if self._left_behind:
+            return False
         reading = self._reading
         if not reading.ag_running and reading.ag_frame is not None:
             return True
@@ -233,9 +241,10 @@ class Settlement:
                         f"final_text() gave {type(text).__name__}: it returns text"
                     )
                 turn.produced = text
-            except Exception as exc:
+            except BaseException as exc:
+                error = failure_of(exc)
                 ending.drained = False
-                self._opened.turn_failed(exc)
+                self._opened.turn_failed(error)
         await self._opened.settle()
 
     async def _end(
@@ -326,17 +335,32 @@ class Settlement:
         settler = self._settler
         assert settler is not None
         opened = self._opened
-        opened.turn_failed(
-            SettleTimeout(f"settling took longer than {self._settle_timeout:g} s")
-        )
-        push = not opened.ended  # else taps have seen the terminal, and one hangs on it
-        opened.ended = True  # a hook that ignores its cancellation is the last
-        self._out = list(self._out)
         self._generation += 1
+        if (
+            self._closing_source
+        ):  # no hook's fault: what there is of the turn is settled
+            self._left_behind = True
+            opened.turn_failed(self._stuck())
+            self._settler = self._spawn(self._settlement(self._generation))
+        else:
+            opened.turn_failed(
+                SettleTimeout(f"settling took longer than {self._settle_timeout:g} s")
+            )
+            push = not opened.ended  # else taps saw the terminal, and one hangs on it
+            opened.ended = True  # a hook that ignores its cancellation is the last
+            self._out = list(self._out)
+            self._settler = self._spawn(
+                self._end(self._out, self._generation, push=push)
+            )
         settler.cancel()
-        self._settler = self._spawn(self._end(self._out, self._generation, push=push))
         if self._state == SETTLING:
             self._arm(self._expired)
+
+    def _stuck(self) -> SettleTimeout:
+        return SettleTimeout(
+            f"the source did not close within {self._settle_timeout:g} s: it was left "
+            f"behind; let its cleanup have a deadline of its own"
+        )
 
     def _close_expired(self) -> None:
         settler = self._settler
@@ -351,6 +375,7 @@ class Settlement:
 
     async def _close_source(self) -> None:
         """Close the plan, if it waits at a yield, and every iterator, outermost first."""
+        self._closing_source = True
         if not self._reading.ag_running and self._reading.ag_frame is not None:
             self._closing_plan = True
             try:
@@ -363,8 +388,9 @@ class Settlement:
                 continue
             try:
                 await close()
-            except (Exception, asyncio.CancelledError) as exc:
+            except BaseException as exc:
                 self.context.log("closing the source raised", failure_of(exc))
+        self._closing_source = False
 
     # -- waiting
 

@@ -4,7 +4,8 @@ import pytest
 from aiostream import pipe
 
 import operators as ops
-from operators.drive import alone, called
+from operators.alone import alone
+from operators.drive import called
 from operators.testing import deltas, feed
 
 X, Y = {"type": "x"}, {"type": "y", "data": {"text": "secret", "id": "1"}}

@@ -200,7 +200,9 @@ def test_bad_taps_are_refused_with_the_mend(function):
         ops.tap(function)
     with pytest.raises(ops.CompositionError, match='"log", "fail" or "disable"'):
         ops.tap(print, on_error="ignore")
-    with pytest.raises(ops.CompositionError, match="queue must be at least 1, not 0"):
+    with pytest.raises(
+        ops.CompositionError, match="queue must be an int, at least 1, not 0"
+    ):
         ops.tap(print, queue=0)
     with pytest.raises(ops.CompositionError, match=r"write types=\('error',\)"):
         ops.tap(print, types="error")

@@ -590,7 +590,8 @@ class Exit(BaseException):
     pass
 
 
-async def test_a_tap_that_raises_cancelled_error_of_itself_fails_the_turn(seen):
+@pytest.mark.parametrize("on_error", ["log", "fail"])
+async def test_a_tap_that_raises_cancelled_error_of_itself_failed(seen, on_error):
     def raises(event):
         raise asyncio.CancelledError
 
@@ -601,11 +602,16 @@ async def test_a_tap_that_raises_cancelled_error_of_itself_fails_the_turn(seen):
     for tap in (raises, raises_later):
         for mode in ("cancel", "detach"):
             seen.__init__()
-            chat = seven(seen, seen.source(A), after=ops.tap(tap, types=[A["type"]]))
+            chat = seven(
+                seen,
+                seen.source(A),
+                after=ops.tap(tap, types=[A["type"]], on_error=on_error),
+            )
             run = chat.start(IDENTITY, log=seen.log, on_disconnect=mode)
             got = await read(run.events())
             assert got == seen.events
-            await settled(seen, run, "failed")
+            await settled(seen, run, "failed" if on_error == "fail" else "completed")
+            assert len(seen.logs) == 1
 
 
 @pytest.mark.parametrize("error", [Exit("out"), GeneratorExit()], ids=["exit", "close"])

@@ -1,0 +1,292 @@
+"""A source that does not stop is left behind: every end is bounded by settle_timeout."""
+
+import asyncio
+import contextlib
+
+import pytest
+
+import operators as ops
+from pipeline.mailbox import Mailbox
+
+from .support import HANG_S, IDENTITY, A, B, C, kinds, read, seven
+
+SETTLE_S = 0.05
+
+
+class Stubborn:
+    """A source whose cleanup hangs through its first `deaf` cancellations."""
+
+    def __init__(self, seen, *, deaf=0):
+        self.seen = seen
+        self.deaf = deaf
+        self.reached = asyncio.Event()
+        self.release = asyncio.Event()
+
+    async def __call__(self):
+        self.seen.opened += 1
+        try:
+            yield A
+            self.reached.set()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            while not self.release.is_set():
+                try:
+                    await self.release.wait()
+                except asyncio.CancelledError:
+                    self.deaf -= 1
+                    if self.deaf < 0:
+                        self.seen.closed += 1
+                        raise
+            self.seen.closed += 1
+
+
+def saved(seen):
+    return [(record.status, record.text) for record in seen.saved]
+
+
+@pytest.mark.parametrize("mode", ["cancel", "detach"])
+@pytest.mark.parametrize("deaf", [0, 1])
+async def test_a_cancelled_turn_whose_source_hangs_in_its_cleanup_settles(
+    seen, mode, deaf
+):
+    source = Stubborn(seen, deaf=deaf)
+    run = seven(seen, source, partial=True).start(
+        IDENTITY, log=seen.log, settle_timeout=SETTLE_S, on_disconnect=mode
+    )
+    reader = asyncio.create_task(read(run.events()))
+    await source.reached.wait()
+    run.cancel("enough")
+    async with asyncio.timeout(HANG_S):
+        outcome = await run.outcome()
+        assert (outcome.status, outcome.code) == ("failed", "settle_timeout")
+        assert saved(seen) == [("failed", "A")]
+        assert seen.flushed == 1
+        assert seen.one_terminal() == "session.run.failed"
+        if deaf and mode == "cancel":  # the reader's own task is in the source still
+            assert not reader.done()
+            source.release.set()
+        got = await reader
+    assert kinds(got)[-2:] == ["error", "session.run.failed"]
+    assert kinds(got).count("session.run.failed") == 1
+    assert reader.cancelling() == 0
+    source.release.set()
+    await asyncio.sleep(0)
+
+
+async def test_a_failure_stays_the_first_one_where_the_source_hangs_too(seen):
+    source = Stubborn(seen)
+    turns = []
+
+    def note(event, turn):
+        turns.append(turn)
+
+    run = seven(seen, source, after=ops.tap(note)).start(
+        IDENTITY, log=seen.log, settle_timeout=SETTLE_S
+    )
+    reader = asyncio.create_task(read(run.events()))
+    await source.reached.wait()
+    turns[0].stop(ops.TurnError("enough", code="mine"))
+    async with asyncio.timeout(HANG_S):
+        outcome = await run.outcome()
+        await reader
+    assert outcome.code == "mine"
+    assert "the source was left behind" in seen.messages
+    assert seen.one_terminal() == "session.run.failed"
+
+
+async def test_an_idle_deadline_is_bounded_where_the_source_hangs_too(seen):
+    source = Stubborn(seen)
+    run = seven(seen, source, first=ops.timeout(idle=0.01), partial=True).start(
+        IDENTITY, log=seen.log, settle_timeout=SETTLE_S
+    )
+    async with asyncio.timeout(HANG_S):
+        got = await read(run.events())
+        outcome = await run.outcome()
+    assert outcome.code == "timeout.idle"
+    assert saved(seen) == [("failed", "A")]
+    assert kinds(got)[-1] == "session.run.failed"
+
+
+async def test_detach_timeout_is_bounded_where_the_source_hangs_too(seen):
+    source = Stubborn(seen)
+    run = seven(seen, source, partial=True).start(
+        IDENTITY,
+        log=seen.log,
+        settle_timeout=SETTLE_S,
+        detach_timeout=0.01,
+        on_disconnect="detach",
+    )
+    body = run.events()
+    await anext(body)
+    await anext(body)
+    await body.aclose()
+    async with asyncio.timeout(HANG_S):
+        outcome = await run.outcome()
+    assert (outcome.status, outcome.code) == ("failed", "settle_timeout")
+    assert saved(seen) == [("failed", "A")]
+
+
+def outliving(seen):
+    """A source that takes its cancellation for nothing, and goes on."""
+
+    async def produce():
+        seen.opened += 1
+        try:
+            yield A
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+            yield B
+        finally:
+            seen.closed += 1
+
+    return produce
+
+
+@pytest.mark.parametrize("mode", ["cancel", "detach"])
+@pytest.mark.parametrize("wire", ["events", "body"])
+async def test_a_body_is_closed_while_its_source_outlives_the_cancellation(
+    seen, mode, wire
+):
+    run = seven(seen, outliving(seen), partial=True).start(
+        IDENTITY, log=seen.log, on_disconnect=mode, detach_timeout=0.01
+    )
+    body = run.events() if wire == "events" else run.body()
+    reader = asyncio.create_task(read(body))
+    while len(seen.events) < 2:
+        await asyncio.sleep(0)
+    async with asyncio.timeout(HANG_S):
+        await body.aclose()
+        await reader
+        outcome = await run.outcome()
+    assert outcome.status == "cancelled"
+    assert seen.closed == 1
+    assert seen.one_terminal() == "session.run.cancelled"
+    assert reader.cancelling() == 0
+
+
+async def test_a_turn_ends_whose_reader_idles_after_its_source_outlived_a_cancel(seen):
+    run = seven(seen, outliving(seen), partial=True).start(IDENTITY, log=seen.log)
+    body = run.events()
+    read_three = asyncio.Event()
+    leave = asyncio.Event()
+    got = []
+
+    async def reads():
+        while len(got) < 3:
+            got.append(await anext(body))
+        read_three.set()
+        await leave.wait()
+        return [event async for event in body]
+
+    reader = asyncio.create_task(reads())
+    while len(got) < 2:
+        await asyncio.sleep(0)
+    run.cancel("enough")
+    async with asyncio.timeout(HANG_S):
+        await read_three.wait()
+        outcome = await run.outcome()
+        assert reader.cancelling() == 0
+        leave.set()
+        rest = await reader
+    assert outcome.status == "cancelled"
+    assert got[2] == B
+    assert kinds(rest) == ["session.run.cancelled"]
+
+
+async def test_an_operator_that_closes_its_own_body_is_stopped_there(seen):
+    bodies = []
+
+    async def closes(event):
+        if event is B:
+            await bodies[0].aclose()
+            await asyncio.get_running_loop().create_future()
+
+    run = seven(seen, seen.source(A, B, hang=True), after=ops.tap(closes)).start(
+        IDENTITY, log=seen.log
+    )
+    bodies.append(run.events())
+    async with asyncio.timeout(HANG_S):
+        got = await read(bodies[0])
+        outcome = await run.outcome()
+    assert outcome.status == "cancelled"
+    assert kinds(got) == ["session.run.started", A["type"]]
+    assert seen.closed == 1
+
+
+async def test_an_operator_that_awaits_its_own_outcome_is_told_so(seen):
+    runs = []
+
+    async def asks(event):
+        await runs[0].outcome()
+
+    tap = ops.tap(asks, types=[A["type"]], on_error="fail")
+    run = seven(seen, seen.source(A), after=tap).start(IDENTITY, log=seen.log)
+    runs.append(run)
+    async with asyncio.timeout(HANG_S):
+        await read(run.events())
+        outcome = await run.outcome()
+    assert outcome.code == "misuse"
+
+
+async def test_a_headless_turn_over_a_source_that_never_waits_can_be_cancelled(seen):
+    async def produce():
+        while True:
+            yield A
+
+    run = seven(seen, produce).start(IDENTITY, log=seen.log)
+    asyncio.get_running_loop().call_later(0.01, run.cancel, "enough")
+    async with asyncio.timeout(HANG_S):
+        assert (await run.outcome()).reason == "enough"
+
+
+async def test_a_held_event_is_not_pushed_after_its_settlement_was_given_up(seen):
+    release = asyncio.Event()
+    tapped = []
+
+    async def deaf(event):
+        tapped.append(event)
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+
+    def refuses(event):
+        if event is C:
+            raise ValueError
+        return event
+
+    chat = seven(
+        seen,
+        lambda: [[A, B, C]],
+        first=ops.map(refuses) | ops.timeout(idle=HANG_S) | ops.tap(deaf),
+    )
+    run = chat.start(IDENTITY, log=seen.log, settle_timeout=SETTLE_S)
+    async with asyncio.timeout(HANG_S):
+        outcome = await run.outcome()
+        release.set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert outcome.status == "failed"
+    assert tapped == [A]
+
+
+async def test_a_turn_that_is_over_cannot_be_stopped(seen):
+    turns = []
+
+    def note(event, turn):
+        turns.append(turn)
+
+    run = seven(seen, seen.source(A), after=ops.tap(note)).start(IDENTITY)
+    await run.outcome()
+    with pytest.raises(ops.TurnMisuse, match="while a turn is read"):
+        turns[0].stop(ValueError())
+
+
+async def test_what_waits_in_a_mailbox_is_copied_out_of_its_encoders_page():
+    box = Mailbox()
+    first, second = b"a" * 100, b"b" * 100
+    await box.put(first)
+    await box.put(second)
+    assert box.get() is first
+    kept = box.get()
+    assert kept == second
+    assert kept is not second
