@@ -60,12 +60,15 @@ class Envelope:
             return None
         data = event.get("data")
         merged = self.reported or {}
+        if isinstance(data, str):
+            data = {"message": data}
         self.reported = {**merged, **data} if isinstance(data, dict) else merged
         if self.error_sent:
             return None
         self.error_sent = True
         if kind == "error":
             return event
+        data = event.get("data")
         return {"type": "error"} if data is None else {"type": "error", "data": data}
 
     def terminal(self) -> Event:
@@ -74,6 +77,7 @@ class Envelope:
         if self.reported is None:
             return {"type": "session.run.completed", "data": {"sessionId": session_id}}
         data = {**self.reported, "sessionId": session_id}
+        data.setdefault("message", "The turn failed.")
         return {"type": "session.run.failed", "data": data}
 
     def failure(self, error: Exception, code: str) -> tuple[Event, ...]:
@@ -86,6 +90,10 @@ class Envelope:
             error_id = os.urandom(16).hex()
             log.exception("turn failed: %s %s", code, error_id)
             shown = {"message": "The turn failed.", "code": code, "errorId": error_id}
+        if self.error_sent:  # as the client was told already
+            told = self.reported or {}
+            known = ("message", "code", "errorId")
+            shown |= {key: told[key] for key in known if isinstance(told.get(key), str)}
         data = {"sessionId": self.identity.session_id, **shown}
         failed = {"type": "session.run.failed", "data": data}
         return (
