@@ -28,6 +28,7 @@ from .errors import (
     TurnTimeout,
 )
 from .event import Event, EventDict
+from .heartbeat import heartbeat
 from .lifecycle import lifecycle
 from .mapping import filter, flat_map, map  # noqa: A004 - used as ops.map
 from .operator import Chain, Operator, Stage, operator
@@ -64,6 +65,7 @@ __all__ = [
     "event",
     "filter",
     "flat_map",
+    "heartbeat",
     "lifecycle",
     "map",
     "operator",

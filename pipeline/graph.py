@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
+from operators.heartbeat import Heartbeat
 from operators.operator import Stage, name_of
 from operators.turn import TurnContext, TurnIdentity
 
@@ -68,6 +69,10 @@ class _Node:
         elif stage.on_event is not None:
             said.append(f"async {stage.shape}" if stage.awaits else stage.shape)
         said += [does for part, does in _DOES.items() if getattr(stage, part)]
+        if isinstance(self.operator, Heartbeat):
+            said.append(
+                f"beats on the wire, every {self.operator.every:g} s of silence"
+            )
         return ", ".join(said) or "does nothing"
 
 

@@ -8,27 +8,38 @@ from typing import Any, Final
 
 LIMIT: Final = 256
 LIMIT_BYTES: Final = 1 << 20
+_LATE: Final = object()
 
 
 class Mailbox:
     """What an owned turn has ready for its reader."""
 
-    __slots__ = ("_arrived", "_error", "_room", "abandoned", "closed", "items", "size")
+    __slots__ = (
+        "_arrived",
+        "_error",
+        "_limit",
+        "_room",
+        "abandoned",
+        "closed",
+        "items",
+        "size",
+    )
 
-    def __init__(self, *, open_: bool = True) -> None:
+    def __init__(self, *, open_: bool = True, limit: int = LIMIT) -> None:
         """Start empty; without a reader (`open_=False`) what is put is dropped."""
         self.items: deque[Any] = deque()
+        self._limit = limit
         self.size = 0
         self.abandoned = not open_
         self.closed = False
         self._error: BaseException | None = None
-        self._arrived: asyncio.Future[None] | None = None
-        self._room: asyncio.Future[None] | None = None
+        self._arrived: asyncio.Future[object] | None = None
+        self._room: asyncio.Future[object] | None = None
 
     async def put(self, item: Any) -> None:
         """Add an item, waiting for room."""
         while not self.abandoned and (
-            len(self.items) >= LIMIT or self.size >= LIMIT_BYTES
+            len(self.items) >= self._limit or self.size >= LIMIT_BYTES
         ):
             self._room = asyncio.get_running_loop().create_future()
             await self._room
@@ -41,8 +52,8 @@ class Mailbox:
         self.items.append(item)
         _wake(self._arrived)
 
-    async def wait(self) -> bool:
-        """Wait for an item; False when there will be none.
+    async def wait(self, limit_s: float | None = None) -> bool | None:
+        """Wait for an item; False when there will be none, None when time is up.
 
         Raises:
             BaseException: what `close` was given.
@@ -53,8 +64,17 @@ class Mailbox:
                 raise error
             if self.closed:
                 return False
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
+            loop = asyncio.get_running_loop()
+            arrived = self._arrived = loop.create_future()
+            if limit_s is None:
+                await arrived
+                continue
+            timer = loop.call_later(limit_s, _late, arrived)
+            try:
+                if await arrived is _LATE and not self.items and not self.closed:
+                    return None
+            finally:
+                timer.cancel()
         return True
 
     def get(self) -> Any:
@@ -80,6 +100,11 @@ class Mailbox:
             _wake(self._arrived)
 
 
-def _wake(waiter: asyncio.Future[None] | None) -> None:
+def _late(waiter: asyncio.Future[object]) -> None:
+    if not waiter.done():
+        waiter.set_result(_LATE)
+
+
+def _wake(waiter: asyncio.Future[object] | None) -> None:
     if waiter is not None and not waiter.done():
         waiter.set_result(None)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 import orjson
 
 from operators.event import PART_UPDATED
+from operators.heartbeat import Heartbeat
 
 if TYPE_CHECKING:
     from operators.drive import Hooks, Opened
@@ -85,7 +86,7 @@ class Plan:
 class Recipe:
     """What all turns of a pipeline share: how to call the source, operators, plans."""
 
-    __slots__ = ("_fixed", "_plans", "call_source", "hooks", "operators")
+    __slots__ = ("_fixed", "_plans", "call_source", "heartbeat", "hooks", "operators")
 
     def __init__(
         self, call_source: Callable[[Any], Any], operators: tuple[Operator, ...]
@@ -96,6 +97,10 @@ class Recipe:
         self._fixed = all(op.fixed for op in operators)
         self._plans: dict[Mode, Plan] = {}
         self.hooks: Hooks | None = None
+        self.heartbeat: Heartbeat | None = None
+        for op in operators:
+            if isinstance(op, Heartbeat):
+                self.heartbeat = op
 
     def plan(self, opened: Opened, mode: Mode, *, debug: bool = False) -> Plan:
         """Return the plan of a turn with these stages."""

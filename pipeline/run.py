@@ -82,6 +82,7 @@ class TurnRun(Flow):
     """
 
     _body: weakref.ref[Body[Any]] | None = None
+    _beat: tuple[bytes, float, bool] | None = None
     _gives_up_at = 0.0
     _interrupted: asyncio.Task[Any] | None = None
     _interrupts = 0
@@ -128,6 +129,10 @@ class TurnRun(Flow):
         else:
             body = self._open_body("wire")
             self._encode = (encoder.encode, encoder.encode_many)
+        beat = self._recipe.heartbeat
+        if beat is not None:
+            chunk = encoder.heartbeat(beat.pad)
+            self._beat = (chunk, beat.every, beat.until == "end")
         return body
 
     async def outcome(self) -> TurnOutcome:
@@ -210,7 +215,7 @@ class TurnRun(Flow):
         if self._state != NEW:  # somebody kept `body.__anext__`, and calls it again
             now: Any = self._reading if body is None else body
             reader: Callable[[], Any] = now.__anext__
-        elif self._on_disconnect == "detach":
+        elif self._on_disconnect == "detach" or self._beat is not None:
             self._take_over(read=True)
             reader = self._read_mailbox().__anext__
         else:
@@ -234,7 +239,8 @@ class TurnRun(Flow):
         """Let a task of the turn's own pull, into a mailbox if somebody reads that."""
         if self._state == NEW:
             self._open()
-        self._mailbox = Mailbox(open_=read)
+        ahead = 1 if self._beat is not None else LIMIT
+        self._mailbox = Mailbox(open_=read, limit=ahead)
         self._pump = self._pump_task(self._mailbox, whole=True)
         self._pump.add_done_callback(self._pump_done)
 
@@ -293,20 +299,35 @@ class TurnRun(Flow):
         mailbox = self._mailbox
         assert mailbox is not None
         try:
-            while True:
-                if not mailbox.items and not await mailbox.wait():
-                    break
-                yield mailbox.get()
+            if self._beat is None:
+                while mailbox.items or await mailbox.wait():
+                    yield mailbox.get()
+            else:
+                beat, every, to_the_end = self._beat
+                while True:
+                    beats = to_the_end or self._first_event is None
+                    if mailbox.items or (
+                        arrived := await mailbox.wait(every if beats else None)
+                    ):
+                        yield mailbox.get()
+                    elif arrived is None:
+                        yield beat
+                    else:
+                        break
         finally:
             self._reader_left()
+            if self._on_disconnect == "cancel" and await self._wait(CLOSED):
+                raise asyncio.CancelledError
 
     def _reader_left(self) -> None:
-        """Go on without a reader, for a while."""
+        """Go on without a reader, for a while, where the turn does not end with it."""
         mailbox = self._mailbox
         if mailbox is None or mailbox.abandoned:
             return
         mailbox.abandon()
-        if self._state == READING:
+        if self._on_disconnect == "cancel":
+            self._leave_reading(DISCONNECTED)
+        elif self._state == READING:
             self._leaving = self._loop.call_later(
                 self._detach_timeout, self.cancel, "detach_timeout"
             )
@@ -353,8 +374,9 @@ class TurnRun(Flow):
         self._body = None
         if self._pump is not None:
             self._reader_left()
-            await _closed(reader)
-            return
+            if self._on_disconnect == "detach":
+                await _closed(reader)
+                return
         if self._state == NEW:
             self._never_read()
         elif self._state == READING:

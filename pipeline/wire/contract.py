@@ -24,6 +24,10 @@ class Wire(Protocol):
         """
         ...
 
+    def heartbeat(self, pad: int, /) -> bytes:
+        """Write what clients pass over, of at least `pad` bytes."""
+        ...
+
     def encode_many(self, events: Sequence[Event], /) -> bytes:
         """Write events that belong together as one chunk; none of them as nothing.
 

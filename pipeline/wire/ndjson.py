@@ -341,6 +341,10 @@ class Ndjson:
         """Write one event as one line."""
         return encode(event)
 
+    def heartbeat(self, pad: int, /) -> bytes:
+        """Write blank lines: even a client that skips only empty ones skips these."""
+        return b"\n" * (pad or 1)
+
     def encode_many(self, events: Sequence[Event], /) -> bytes:
         """Write events as one chunk of lines."""
         return encode_many(events)
