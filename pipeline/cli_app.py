@@ -141,6 +141,15 @@ def explain(target: Target) -> None:
     print(load(target).explain())
 
 
+@app.command()
+def audit(target: Target) -> None:
+    """Tell who sees a pipeline's text before it is redacted; exit 1 where anybody does."""
+    found = load(target).audit()
+    print(found)
+    if found.open:
+        raise typer.Exit(1)
+
+
 def load(target: str) -> Pipeline:
     """Import the pipeline that `MODULE:NAME` names; the current folder comes first."""
     module_name, colon, name = target.partition(":")

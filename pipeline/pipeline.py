@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from operators.event import Event
 
+    from .audit import Audit
+
 GraphFormat = Literal["mermaid", "dot", "svg", "ascii"]
 
 
@@ -152,6 +154,12 @@ class Pipeline:
         from aiostream.core import Stream
 
         return Stream(lambda: self.start(identity, **options).events())
+
+    def audit(self) -> Audit:
+        """Tell which sinks, taps, wires and traces see which text before redaction."""
+        from .audit import audit
+
+        return audit(self)
 
     def describe(self) -> Mapping[str, Any]:
         """Describe the pipeline as data: the source, and each operator in order."""

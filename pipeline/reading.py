@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Final, cast
 
@@ -57,5 +57,6 @@ def _awaits(link: Any, generator: object) -> bool:
                 if isinstance(one, dict):
                     refers += cast("dict[str, Any]", one).values()
             links: list[Any] = [one for one in refers if isinstance(one, _LINKS)]
+            links += [one for one in refers if isinstance(one, Iterator)]
             link = generator if generator in refers else links[0] if links else None
     return False

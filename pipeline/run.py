@@ -284,6 +284,7 @@ class TurnRun(Flow):
         put = 0
         async for chunk in self._reading:
             if self._left_behind:
+                await self._close_source()
                 return True
             await mailbox.put(chunk)
             if self._asked is not None and self._state == READING:
@@ -358,8 +359,8 @@ class TurnRun(Flow):
                 yield lines.popleft()
         finally:
             await self.closed()
-            if self._left_behind:
-                await _closed(self._reading)
+            if self._left_behind and self._is_open():  # it came back with an event
+                self._settler = self._spawn(self._close_source())
         self.raise_failure()
 
     # -- leaving and stopping

@@ -193,7 +193,7 @@ class Settlement:
     async def _settlement(self, generation: int) -> None:
         out = self._out
         try:
-            if self._is_open():
+            if not self._left_behind and self._is_open():
                 await self._close_source()
                 if generation != self._generation:
                     return
@@ -223,8 +223,6 @@ class Settlement:
 
     def _is_open(self) -> bool:
         """Tell whether the plan waits at a yield, or an iterator may not have ended."""
-        if self._left_behind:
-            return False
         reading = self._reading
         if not reading.ag_running and reading.ag_frame is not None:
             return True

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 
 import pytest
 from _pytest.outcomes import Failed
@@ -100,6 +101,46 @@ async def test_a_tap_that_raises_no_exception_at_the_terminal_is_logged(seen, ta
     assert len(seen.logs) == 1
 
 
+async def test_a_guard_that_fails_at_the_terminal_takes_its_text_out(seen):
+    stage = ops.Stage(raises_failed, types=frozenset({"session.run.failed"}))
+    guard = ops.Operator("guard", lambda turn: stage, guards=True)
+    source = seen.source(A, error=ValueError("a secret"))
+    chat = Pipeline(source) | ops.lifecycle(errors="message") | guard
+    run = (chat | ops.tap(seen.tap)).start(IDENTITY, log=seen.log)
+    got = await read(run.events())
+    assert got[-2]["data"]["message"] == "a secret"
+    assert got[-1]["type"] == "session.run.failed"
+    assert got[-1]["data"]["message"] == ""
+    assert got[-1] == seen.events[-1]
+
+
+@pytest.mark.parametrize("on_error", ["log", "fail"])
+async def test_a_tap_that_raises_generator_exit_in_mid_stream_fails_the_turn(
+    seen, on_error
+):
+    tap = ops.tap(raises_exit, types=[A["type"]], on_error=on_error)
+    run = seven(seen, seen.source(A), after=tap).start(IDENTITY, log=seen.log)
+    assert (await ended(seen, run)).status == "failed"
+
+
+async def test_debug_mode_passes_over_what_cannot_be_copied(seen):
+    asyncio.get_running_loop().set_debug(True)
+    bad = {"type": "x", "data": {"lock": threading.Lock()}}
+    looked = []
+    chat = seven(seen, seen.source(bad), after=ops.tap(looked.append, types=["x"]))
+    await read(chat.start(IDENTITY, log=seen.log).body())
+    assert looked == [bad]
+
+
+async def test_a_filter_may_not_answer_with_a_future(seen):
+    def asks(event):
+        return asyncio.get_running_loop().create_future()
+
+    chat = seven(seen, seen.source(A), first=ops.filter(asks))
+    outcome = await chat.start(IDENTITY, log=seen.log).outcome()
+    assert "declare the function with `async def`" in str(outcome.error)
+
+
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
 def test_the_end_of_the_process_goes_on_once_the_turn_has_ended(seen, error):
     def save(record):
@@ -109,6 +150,7 @@ def test_the_end_of_the_process_goes_on_once_the_turn_has_ended(seen, error):
         run = seven(seen, seen.source(A), save=save).start(IDENTITY, log=seen.log)
         await read(run.events())
         await run.outcome()
+        await asyncio.sleep(HANG_S)  # as a server does, which has other turns
 
     with pytest.raises(type(error)):
         asyncio.run(main())

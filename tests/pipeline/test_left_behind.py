@@ -290,3 +290,115 @@ async def test_what_waits_in_a_mailbox_is_copied_out_of_its_encoders_page():
     kept = box.get()
     assert kept == second
     assert kept is not second
+
+
+@pytest.mark.parametrize("mode", ["cancel", "detach"])
+async def test_nothing_follows_the_terminal_when_a_left_source_comes_back(seen, mode):
+    reached = asyncio.Event()
+    release = asyncio.Event()
+
+    async def produce():
+        yield A
+        reached.set()
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+        yield B
+
+    run = seven(seen, produce, partial=True).start(
+        IDENTITY, log=seen.log, settle_timeout=SETTLE_S, on_disconnect=mode
+    )
+    reader = asyncio.create_task(read(run.events()))
+    await reached.wait()
+    run.cancel("enough")
+    async with asyncio.timeout(HANG_S):
+        outcome = await run.outcome()
+        if mode == "detach":
+            await reader
+        release.set()
+        got = await reader
+        await asyncio.wait(
+            {task for task in asyncio.all_tasks() if task.get_name() == "turnpipe turn"}
+            or {reader}
+        )
+    assert outcome.code == "settle_timeout"
+    assert saved(seen) == [("failed", "A")]
+    assert kinds(got)[-2:] == ["error", "session.run.failed"]
+    assert (B in got) is (mode == "cancel")
+    assert reader.cancelling() == 0
+
+
+class Iterates:
+    """An awaitable that hands every step on, as compiled code may."""
+
+    def __init__(self, inner):
+        self.inner = inner.__await__()
+
+    def __await__(self):
+        return self
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.send(None)
+
+    def send(self, value):
+        return self.inner.send(value)
+
+    def throw(self, *error):
+        return self.inner.throw(*error)
+
+
+async def test_a_read_is_found_behind_an_object_that_awaits_for_its_task(seen):
+    async def forwarded(body):
+        return [await Iterates(anext(body)), await Iterates(take(body))]
+
+    async def take(body):
+        return await anext(body)
+
+    source = seen.source(hang=True)
+    run = seven(seen, source).start(IDENTITY, log=seen.log)
+    body = run.events()
+    reader = asyncio.create_task(forwarded(body))
+    while not seen.opened:
+        await asyncio.sleep(0)
+    run.cancel("enough")
+    async with asyncio.timeout(HANG_S):
+        got = await reader
+        await run.outcome()
+        await body.aclose()
+    assert kinds(got) == ["session.run.started", "session.run.cancelled"]
+
+
+async def test_a_read_that_no_task_awaits_is_settled_when_it_has_ended(seen):
+    held = asyncio.get_running_loop().create_future()
+
+    async def produce():
+        await held
+        yield A
+        yield B
+
+    run = seven(seen, produce, partial=True).start(IDENTITY, log=seen.log)
+    body = run.events()
+    await anext(body)
+    by_hand = body.__anext__()
+    by_hand.send(None)
+    run.cancel("enough")
+    await asyncio.sleep(0)
+    held.set_result(None)
+    with pytest.raises(StopIteration) as ended:
+        by_hand.send(None)
+    assert ended.value.value == A
+    async with asyncio.timeout(HANG_S):
+        assert (await run.outcome()).reason == "enough"
+    await body.aclose()
+
+
+async def test_a_wait_whose_time_is_up_as_its_item_comes_gets_the_item():
+    box = Mailbox()
+    waiting = asyncio.ensure_future(box.wait(0.0))
+    await asyncio.sleep(0)
+    await box.put(b"x")
+    assert await waiting is True
+    assert await Mailbox().wait(0.0) is None
