@@ -127,9 +127,8 @@ def _views(pipeline: Pipeline) -> Iterator[View]:
             stored = dict(covered)
         elif kind in _SINKS:
             yield _view(operator.name, "sink", position, _STORED, stored)
-        elif kind in _OBSERVERS or (kind == operator.name and stage.shape == "tap"):
-            if stage.on_event is not None or stage.through is not None:
-                yield _view(operator.name, kind, position, _seen(stage), covered)
+        elif kind in _OBSERVERS or _only_looks(operator, stage):
+            yield _view(operator.name, kind, position, _seen(stage), covered)
     yield _view("the wire", "wire", None, _ALL, covered)
     yield View(
         "the log and the trace",
@@ -146,6 +145,12 @@ def _opened(operator: Operator, turn: TurnContext) -> Stage:
         return operator.open(turn)
     except Exception:  # it is looked at as one that sees everything
         return Stage(lambda event: None)
+
+
+def _only_looks(operator: Operator, stage: Stage) -> bool:
+    """Tell whether it is somebody's own class that sees the events and changes none."""
+    own = "kind" not in operator.detail and stage.envelope is None
+    return own and stage.on_event is not None and stage.shape == "tap"
 
 
 def _scopes(operator: Operator) -> tuple[str, ...]:
