@@ -186,8 +186,12 @@ class Message:
         for part, chunks in entries.values():
             if part.get("type", "text") in ("text", "reasoning"):
                 parts.append({**part, "text": transform("".join(chunks))})
-            elif chunks:
-                state = {**part.get("state", {}), "inputText": "".join(chunks)}
+            elif part.get("type") == "tool":
+                state = {**part.get("state", {})}
+                if chunks:
+                    state["inputText"] = "".join(chunks)
+                if state.get("status", "pending") in ("pending", "running"):
+                    state["status"] = "interrupted"
                 parts.append({**part, "state": state})
             else:
                 parts.append({**part})

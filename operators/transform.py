@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .operator import Operator, Stage, bind_turn, name_of
 
 if TYPE_CHECKING:
-    from .turn import Part, TurnContext
+    from .turn import Part, Parts, TurnContext
 
 
 def transform(
@@ -17,37 +17,52 @@ def transform(
 ) -> Operator:
     """Pass the accumulated text through `function(text)` before it is stored.
 
-    The live stream is untouched. Applied to the whole text, and to each text part of
-    the stored message. Several transforms apply in order. A raising one fails the turn,
-    and nothing is stored.
+    The live stream is untouched. Applied to the whole text, and to the text of each
+    part of the stored message: of reasoning too, which is shown like any other text.
+    Several transforms apply in order. A raising one fails the turn, and nothing is
+    stored. Drafts (`persist(every=)`) pass it as well, each time.
 
     Order: after `accumulate`, before `persist`.
     """
     bind = bind_turn(function)
     label = name or f"transform({name_of(function)})"
 
-    def settle(turn: TurnContext) -> Awaitable[None] | None:
+    def rewrite(
+        turn: TurnContext, text: str, parts: Parts
+    ) -> tuple[str, Parts] | Awaitable[tuple[str, Parts]]:
         apply = function if bind is None else bind(turn)
-        text = turn.text() if turn.final_text is None else turn.final_text
-        parts = turn.parts()
         # The whole text first, then what else the message shows: a message of one text,
         # the usual one, is transformed once.
         if len(parts) == 1 and parts[0].get("text") == text:
             one: Any = apply(text)
             if one.__class__ is str:
-                changed = ({**parts[0], "text": one},)
-                turn.final_text = one
-                turn.parts = lambda: changed
-                return None
-            return _awaited(turn, label, parts, [one])
+                return one, ({**parts[0], "text": one},)
+            return _awaited(label, parts, [one])
         texts = [text, *[part["text"] for part in parts if _has_text(part)]]
-        made = [apply(one) for one in texts]
-        return _awaited(turn, label, parts, made)
+        return _awaited(label, parts, [apply(one) for one in texts])
+
+    def settle(turn: TurnContext) -> Awaitable[None] | None:
+        text = turn.text() if turn.final_text is None else turn.final_text
+        made = rewrite(turn, text, turn.parts())
+        if not isinstance(made, tuple):
+            return later(turn, made)
+        turn.final_text, changed = made
+        turn.parts = lambda: changed
+        return None
+
+    async def later(turn: TurnContext, made: Awaitable[tuple[str, Parts]]) -> None:
+        turn.final_text, changed = await made
+        turn.parts = lambda: changed
 
     stage = Stage(settle=settle, when="needed", by_turn=True)
+
+    def open_(turn: TurnContext) -> Stage:
+        turn.rewrites += (rewrite,)
+        return stage
+
     return Operator(
         label,
-        lambda turn: stage,
+        open_,
         detail={"kind": "transform"},
         needs="accumulate",
         fixed=True,
@@ -58,9 +73,7 @@ def _has_text(part: Part) -> bool:
     return isinstance(part.get("text"), str)
 
 
-async def _awaited(
-    turn: TurnContext, label: str, parts: tuple[Part, ...], made: list[Any]
-) -> None:
+async def _awaited(label: str, parts: Parts, made: list[Any]) -> tuple[str, Parts]:
     texts: list[str] = []
     for one in made:
         text = (await one) if inspect.isawaitable(one) else one
@@ -69,9 +82,8 @@ async def _awaited(
                 f"{label} gave {type(text).__name__}: a transform returns text"
             )
         texts.append(text)
-    turn.final_text = texts[0]
     rest = iter(texts if len(texts) == 1 else texts[1:])
     changed = tuple(
         [{**part, "text": next(rest)} if _has_text(part) else part for part in parts]
     )
-    turn.parts = lambda: changed
+    return texts[0], changed

@@ -8,17 +8,28 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic, time
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from .errors import TurnMisuse
 
+if TYPE_CHECKING:
+    from decimal import Decimal
+
 Status: TypeAlias = Literal["completed", "failed", "cancelled"]
+RecordStatus: TypeAlias = Literal["streaming", "completed", "failed", "cancelled"]
 Provenance: TypeAlias = Literal["reported", "cumulative", "estimated"]
 Log: TypeAlias = Callable[[str, Mapping[str, Any]], object]
 Part: TypeAlias = dict[str, Any]
+Parts: TypeAlias = tuple[Part, ...]
+Rewrite: TypeAlias = Callable[
+    ["TurnContext", str, Parts], "tuple[str, Parts] | Awaitable[tuple[str, Parts]]"
+]
 
 MAX_TURN_INDEX = 2**53 - 1
 """The largest integer that every JSON reader keeps (RFC 8259, section 6)."""
+
+PROVENANCES: tuple[Provenance, ...] = ("reported", "cumulative", "estimated")
+"""How usage came to be known, from best to worst."""
 
 logger = logging.getLogger("turnpipe")
 
@@ -55,30 +66,90 @@ class TurnIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Tokens of one turn. `provenance` says whether they were reported or estimated."""
+    """Tokens of one turn, or of a part of it; add them with `+`.
+
+    `input_tokens` is all input, with what was read from a cache and what was written to
+    one among it; `reasoning_tokens` are among `output_tokens`. `provenance` tells the
+    worst of what went in: all `"reported"`; `"cumulative"`, an intermediate report of a
+    call that was cut, thus a lower bound; `"estimated"`, at least in part.
+
+    `cost` is exact, in `currency` (None: the only one there is); None where it is not
+    known. A sum's cost is known where both are, in one currency; what has no tokens
+    costs nothing.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
     cached_input_tokens: int = 0
+    cache_write_input_tokens: int = 0
     reasoning_tokens: int = 0
     provenance: Provenance = "reported"
+    cost: Decimal | None = None
+    currency: str | None = None
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum the tokens and the cost; the worse provenance wins."""
+        if not isinstance(other, Usage):  # pyright: ignore[reportUnnecessaryIsInstance] - a caller without types
+            return NotImplemented
+        cost, currency = self.cost, self.currency
+        if self._is_free():
+            cost, currency = other.cost, other.currency
+        elif not other._is_free():
+            if cost is None or other.cost is None or currency != other.currency:
+                cost = currency = None
+            else:
+                cost += other.cost
+        return Usage(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cached_input_tokens=self.cached_input_tokens + other.cached_input_tokens,
+            cache_write_input_tokens=self.cache_write_input_tokens
+            + other.cache_write_input_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            provenance=worst(self.provenance, other.provenance),
+            cost=cost,
+            currency=currency,
+        )
+
+    def _is_free(self) -> bool:
+        return self.cost is None and not (self.input_tokens or self.output_tokens)
+
+
+def worst(one: Provenance, other: Provenance) -> Provenance:
+    """Tell which of two says less."""
+    return one if PROVENANCES.index(one) >= PROVENANCES.index(other) else other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRecord:
     """What `persist(save)` hands to `save`: one turn, ready to be stored.
 
-    `text` has passed the transforms. `started_at` and `ended_at` are UNIX seconds.
+    `text` and the texts of `parts` have passed the transforms. The status is
+    `"streaming"` in a draft of a turn that still runs. `started_at` and `ended_at` are
+    UNIX seconds; `ended_at` of a draft is when it was made.
+
+    One turn has one `execution_id`, whatever is saved of it: store it as an upsert by
+    that id, where a draft replaces nothing but a draft.
     """
 
     identity: TurnIdentity
     execution_id: str
-    status: Status
+    status: RecordStatus
     text: str
-    parts: tuple[Part, ...]
+    parts: Parts
     usage: Usage | None
     started_at: float
     ended_at: float
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The whole assistant message: `{"role": "assistant", "parts": [...]}`."""
+        return {"role": "assistant", "parts": list(self.parts)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,21 +196,26 @@ class TurnContext:
     """One turn as its operators see it.
 
     `request` is whatever `start` was given. `text()`, `parts()` read what has been
-    accumulated so far; `produced` is the text that the source's own `final_text()`
-    gave. `final_text` is set while settling. `stop(error)` ends the turn from outside
-    of an `on_event`: a timer, a task; an `on_event` simply raises.
+    accumulated so far, `usage` what was reported, or what an operator that knows better
+    set; `produced` is the text that the source's own `final_text()` gave. `final_text`
+    is set while settling. `rewrites` are the transforms opened so far, in order: what
+    is stored of the turn has passed them. `stop(error)` ends the turn from outside of
+    an `on_event`: a timer, a task; an `on_event` simply raises.
     """
 
     # Defaults live on the class: a turn sets only what differs.
     identity: TurnIdentity
     clock: Callable[[], float]
     text: Callable[[], str]
-    parts: Callable[[], tuple[Part, ...]]
+    parts: Callable[[], Parts]
+    reported: Callable[[], Usage | None] | None = None
     started_at: float
     produced: str | None = None
     final_text: str | None = None
-    usage: Usage | None = None
     persisted: bool = False
+    rewrites: tuple[Rewrite, ...] = ()
+    settle_timeout: float = 10.0
+    _usage: Usage | None = None
     ending: Ending | None = None
     stopper: Callable[[BaseException], object] | None = None
     logging: tuple[Awaitable[object], ...] = ()
@@ -164,6 +240,29 @@ class TurnContext:
         self.text = str
         self.parts = tuple
         self.started_at = time()
+
+    @property
+    def usage(self) -> Usage | None:
+        """Tokens so far: as set, else as the source reported them."""
+        usage = self._usage
+        if usage is None and self.reported is not None:
+            return self.reported()
+        return usage
+
+    @usage.setter
+    def usage(self, usage: Usage | None) -> None:
+        self._usage = usage
+
+    @property
+    def message(self) -> dict[str, Any]:
+        """The whole assistant message so far: `{"role": "assistant", "parts": [...]}`.
+
+        Once the turn ends, tool calls that it cut off are `interrupted`.
+        """
+        parts = self.parts()
+        if self.ending is not None:
+            parts = interrupted(parts)
+        return {"role": "assistant", "parts": list(parts)}
 
     def log(
         self, message: str, error: BaseException | None = None, **meta: Any
@@ -195,19 +294,38 @@ class TurnContext:
         self.stopper(error)
 
     def record(self) -> TurnRecord:
-        """Make the record of this turn as it stands."""
+        """Make the record of this turn as it stands, a draft while it streams."""
         ending = self.ending
         text = self.final_text
+        parts = self.parts()
         return TurnRecord(
             identity=self.identity,
             execution_id=self.execution_id,
-            status="completed" if ending is None else ending.status,
+            status="streaming" if ending is None else ending.status,
             text=self.text() if text is None else text,
-            parts=self.parts(),
+            parts=parts if ending is None else interrupted(parts),
             usage=self.usage,
             started_at=self.started_at,
             ended_at=time(),
         )
+
+
+def interrupted(parts: Parts) -> Parts:
+    """Mark the tool calls that nobody will finish any more; the rest stays as it is."""
+    for part in parts:
+        if part.get("type") == "tool":
+            return tuple([_interrupted(part) for part in parts])
+    return parts
+
+
+def _interrupted(part: Part) -> Part:
+    state: Any = part.get("state", {})
+    if part.get("type") != "tool" or not isinstance(state, dict):
+        return part
+    known = cast("dict[str, Any]", state)
+    if known.get("status", "pending") not in ("pending", "running"):
+        return part
+    return {**part, "state": {**known, "status": "interrupted"}}
 
 
 async def _logged(pending: Awaitable[object], message: str) -> None:

@@ -75,6 +75,7 @@ class Settlement:
         self._recipe = recipe
         self.context = context
         self._settle_timeout = settle_timeout
+        context.settle_timeout = settle_timeout
         self._context: Context = copy_context()
 
     def held(self, index: int, batch: Iterable[Event]) -> None:

@@ -6,8 +6,10 @@ from hypothesis import strategies as st
 import operators as ops
 from operators import TurnContext, TurnIdentity
 from operators import event as ev
-from operators.accumulate import Message
+from operators.message import Message
 from operators.testing import chop, chunkings, deltas, feed
+from operators.turn import interrupted
+from pipeline import Pipeline
 
 SIZES = st.lists(st.integers(1, 8), min_size=1)
 
@@ -36,6 +38,51 @@ def test_each_part_has_its_own_text_in_the_order_of_first_appearance(pieces):
         expected[part_id] = expected.get(part_id, "") + text
     assert {part["id"]: part["text"] for part in message.parts()} == expected
     assert message.text() == "".join(expected.values())
+
+
+IDENTITY = TurnIdentity(session_id="s", turn_index=0)
+PARTS = [
+    *[ev.text_part(name) for name in ("p1", "p2")],
+    ev.reasoning_part("p1"),
+    {"type": "text", "id": "p2", "metadata": {"n": 1}},
+    {"type": "tool", "id": "t", "tool": "f", "callID": "c"},
+    {"type": "tool", "id": "t", "state": {"status": "running", "inputText": "{"}},
+    {"type": "tool", "id": "t", "state": {"status": "pending", "input": {"a": 1}}},
+    {"type": "tool", "callID": "u", "state": {"status": "completed", "output": 1}},
+    {"type": "file", "url": "data:,"},
+    {"type": "text", "id": "p1", "text": "whole"},
+]
+PIECES = st.builds(
+    lambda kind, part, text: {"type": kind, "data": {"part": part, "delta": text}},
+    st.sampled_from([ev.PART_UPDATED] * 5 + [ev.RESULT, "custom"]),
+    st.sampled_from(PARTS),  # shared: the plan appends to the part it is at
+    st.sampled_from(["", "a", "b"]),
+) | st.builds(ev.result, st.sampled_from(["", "final"]))
+
+
+@given(st.lists(PIECES), st.sampled_from(["auto", "delta", "snapshot", "result"]))
+def test_a_pipeline_gathers_what_the_fold_alone_does(events, source):
+    message = Message(source)
+    for event in events:
+        message.on_event(event)
+
+    async def singly():
+        for event in events:
+            yield event
+
+    async def at_once():
+        yield events
+
+    saved = []
+    for produce in (singly, at_once):
+        chat = Pipeline(produce) | ops.accumulate(source=source)
+        chat |= ops.persist(saved.append)
+        asyncio.run(chat.start(IDENTITY).outcome())
+    for record in saved:
+        assert record.text == message.text()
+        assert record.parts == interrupted(message.parts())
+    states = [part["state"] for part in saved[0].parts if "state" in part]
+    assert {state["status"] for state in states} <= {"completed", "interrupted"}
 
 
 JSON = st.recursive(

@@ -129,7 +129,7 @@ def test_a_log_of_ones_own_gets_message_and_meta(turn, logged):
 
 
 def test_a_record_tells_the_turn_as_it_stands(turn):
-    assert (turn.record().text, turn.record().status) == ("", "completed")
+    assert (turn.record().text, turn.record().status) == ("", "streaming")
     turn.ending = Ending("failed", drained=False)
     turn.final_text = "t"
     assert (turn.record().text, turn.record().status) == ("t", "failed")
