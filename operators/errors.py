@@ -141,3 +141,17 @@ class SourceTimeout(SourceError):
         )
         self.phase = phase
         self.limit = limit
+
+
+class BudgetExceeded(TurnError):
+    """A turn used more than it may; `code` is `budget.` and what ran out."""
+
+    code = "budget"
+
+    def __init__(self, kind: str, limit: object) -> None:
+        """Name what ran out (`tokens`, `cost`, `events`, `bytes`) and its limit."""
+        super().__init__(
+            f"the turn used up its budget of {limit} {kind}", code=f"budget.{kind}"
+        )
+        self.kind = kind
+        self.limit = limit

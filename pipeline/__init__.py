@@ -16,13 +16,13 @@
 """
 
 from operators.operator import Chain
+from operators.source import ChatTurnProducer
 from operators.turn import TurnContext, TurnIdentity, TurnOutcome, TurnRecord, Usage
 
 from .chat_turn import ChatTurnHooks, ChatTurnResult, handle_chat_turn
 from .execution import derive_execution_id
 from .pipeline import Pipeline
 from .run import Body, TurnRun
-from .source import ChatTurnProducer
 
 __all__ = [
     "Body",

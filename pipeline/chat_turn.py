@@ -12,11 +12,11 @@ from typing import Any, Final, TypeAlias
 
 import operators as ops
 from operators.errors import CompositionError
+from operators.source import ChatTurnProducer
 from operators.turn import Log, TurnIdentity, TurnRecord
 
 from .pipeline import Pipeline
 from .run import Body
-from .source import ChatTurnProducer
 
 CONTENT_TYPE: Final = "application/x-ndjson"
 

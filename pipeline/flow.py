@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from operators.drive import cancelling, checked, passes
 from operators.errors import InvalidEvent
+from operators.source import ChatTurnProducer, iterator_of
 from operators.turn import Ending
 
 from .settlement import Settlement
-from .source import ChatTurnProducer, iterator_of
 
 if TYPE_CHECKING:
     from operators.event import Event

@@ -14,12 +14,12 @@ from operators.operator import (
     name_of,
     refuse,
 )
+from operators.source import source_call
 from operators.turn import Log, TurnContext, TurnIdentity
 
 from .execution import derive_execution_id
 from .plan import Recipe
 from .run import OnDisconnect, TurnRun
-from .source import source_call
 
 if TYPE_CHECKING:
     from aiostream.core import Stream

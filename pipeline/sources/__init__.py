@@ -9,6 +9,7 @@
 * `local_model`: an embedded llama.cpp, started when first asked, ended with the process
 * `recorded`: SSE, NDJSON and timed recordings, chunk for chunk
 * `events`: lists, re-iterables, and functions that make iterables
+* `retry`, `fallback`, `hedge`, `merge`: sources made of sources
 
 A source of your own is an async generator function that takes the turn. It yields
 events, or lists of the events that one read brought. The parts are there to be used
@@ -16,10 +17,24 @@ again, each without I/O: `sse.Splitter`, `chat_chunks.ChatAssembler`,
 `chat_stream.ChatStream`.
 """
 
+from .fallback import fallback
+from .hedge import hedge
 from .iterable import events
 from .local_model import local_model
+from .merge import merge
 from .openai_chat import openai_chat
 from .recorded import recorded
+from .retry import retry
 from .source import Source
 
-__all__ = ["Source", "events", "local_model", "openai_chat", "recorded"]
+__all__ = [
+    "Source",
+    "events",
+    "fallback",
+    "hedge",
+    "local_model",
+    "merge",
+    "openai_chat",
+    "recorded",
+    "retry",
+]

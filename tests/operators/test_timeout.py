@@ -5,9 +5,9 @@ import pytest
 
 import operators as ops
 from operators import event as ev
+from operators.content import is_content, is_heartbeat
 from operators.deadline import Deadline
 from operators.testing import ManualClock, deltas, drain, feed
-from operators.timeout import is_content, is_heartbeat
 
 AT_ONCE = 1e-9
 BRIEF = 0.001

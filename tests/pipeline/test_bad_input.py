@@ -8,8 +8,8 @@ from enum import Enum
 import pytest
 
 import operators as ops
+from operators.source import ChatTurnProducer
 from pipeline import Pipeline, TurnIdentity
-from pipeline.source import ChatTurnProducer
 
 from .support import IDENTITY, A, B, lines, read, seven, short
 

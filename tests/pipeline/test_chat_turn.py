@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from operators.source import ChatTurnProducer
 from pipeline import TurnIdentity
 from pipeline.chat_turn import ChatTurnHooks, handle_chat_turn
-from pipeline.source import ChatTurnProducer
 from pipeline.wire import decode
 
 from .support import alone, read

@@ -6,8 +6,8 @@ import contextvars
 import pytest
 
 import operators as ops
+from operators.source import ChatTurnProducer
 from pipeline import Pipeline
-from pipeline.source import ChatTurnProducer
 
 from .support import IDENTITY, A, B, Seen, delta, read, seven, short
 

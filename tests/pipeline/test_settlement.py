@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import operators as ops
+from operators.source import ChatTurnProducer
 from pipeline import Pipeline
-from pipeline.source import ChatTurnProducer
 
 from .support import IDENTITY, A, B, delta, kinds, lines, read, seven, ticks
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from operators.errors import CompositionError, InvalidEvent
-from operators.operator import name_of, required_parameters
-from operators.turn import TurnContext
+from .errors import CompositionError, InvalidEvent
+from .operator import name_of, required_parameters
+from .turn import TurnContext
 
 
 @dataclass(frozen=True, slots=True)
