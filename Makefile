@@ -1,4 +1,5 @@
 # run: a real model answers through the seven stages.  test, check, bench: as named.
+# fuzz: redaction, 100,000 texts a detector (some 20 minutes; ARGS='--runs 1000').
 # Each makes .venv once, from pyproject.toml, and again when that file changes.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 MODEL := $(VENV)/.model
 TYPED := operators pipeline examples
 
-.PHONY: run test check bench format clean
+.PHONY: run test check bench fuzz format clean
 .DELETE_ON_ERROR:
 
 run: $(READY) $(MODEL)
@@ -32,6 +33,9 @@ check: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+fuzz: $(READY)
+	@$(BIN)/python -m tests.fuzz.redaction $(ARGS)
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only -q .

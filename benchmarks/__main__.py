@@ -11,8 +11,8 @@ import sys
 
 from .measure import Report, Settings, alone, main
 
-NAMES = ("encode", "stage", "turn", "setup")
-SHORTER = {"encode": 5, "stage": 3}
+NAMES = ("encode", "stage", "turn", "setup", "redact")
+SHORTER = {"encode": 5, "stage": 3, "redact": 5}
 """How much shorter those are that promise nothing, and have many cases."""
 
 

@@ -47,6 +47,11 @@ def one(event: Event) -> tuple[Event]:
     return (event,)
 
 
+def counted(state: int, event: Event) -> tuple[int, Event]:
+    """Count, and give it back."""
+    return state + 1, event
+
+
 class Meter:
     """A tap with a state."""
 
@@ -73,6 +78,19 @@ OPERATORS: dict[str, Composable] = {
     "coalesce()": ops.coalesce(),
     "timeout(idle=30)": ops.timeout(idle=30),
     "coalesce(max_delay=1)": ops.coalesce(max_delay=1.0),
+    "meter()": ops.meter(),
+    "accumulate() and meter()": ops.accumulate() | ops.meter(),
+    "budget(tokens=)": ops.budget(tokens=10**9),
+    "redact(*DEFAULT)": ops.redact(*ops.detectors.DEFAULT),
+    "restore(vault)": ops.restore({}),
+    "scan(f)": ops.scan(counted, 0),
+    "only(type)": ops.only("message.part.updated"),
+    "drop(type)": ops.drop("llm_call"),
+    "switch(route)": ops.switch({"message.part.updated": ops.map(same)}),
+    "share()": ops.share(),
+    "dedupe()": ops.dedupe(id),
+    "resequence(f)": ops.resequence(lambda event: None, first=0),
+    "validate()": ops.validate(),
     "through(identity)": ops.through(seven.one_more),
     "through(pipe.filter)": ops.through(aiostream.pipe.filter(wanted)),
 }

@@ -155,3 +155,16 @@ class BudgetExceeded(TurnError):
         )
         self.kind = kind
         self.limit = limit
+
+
+class SlowReader(TurnError):
+    """A reader of a shared turn was slower than its buffer, and is disconnected."""
+
+    code = "slow_reader"
+
+    def __init__(self, buffer: int) -> None:
+        """Name the buffer's size in events."""
+        super().__init__(
+            f"more than {buffer} events waited for this reader: read faster, or share "
+            f"with a larger buffer"
+        )

@@ -22,6 +22,10 @@ TERMINALS: Final = frozenset({RUN_COMPLETED, RUN_FAILED, RUN_CANCELLED})
 """The types that end a turn: exactly one of them is sent, and it is last."""
 
 
+ENVELOPE: Final = TERMINALS | {RUN_STARTED, ERROR}
+"""The types that say how a turn goes: no operator drops them."""
+
+
 class EventDict(TypedDict):
     """The documented shape of an event. Products may add keys of their own."""
 
@@ -115,7 +119,11 @@ def llm_call(**data: Any) -> Event:
     """Make `llm_call`: one model call's usage.
 
     Keys: `model, provider, inputTokens, outputTokens, cachedInputTokens,
-    reasoningTokens, finishReason, latencyMs` (ms); leave out what is not known.
+    cacheWriteInputTokens, reasoningTokens, finishReason, latencyMs` (ms); leave out what
+    is not known. `inputTokens` is all input, cached included; `outputTokens` all output,
+    reasoning included. Several reports of one call share a `callId`, and say by `merge`
+    how they join: `"last"`, `"max"` or `"sum"`. `meter` adds `provenance`, `cost`,
+    `currency` and `calls`.
     """
     return {"type": LLM_CALL, "data": data}
 

@@ -67,6 +67,7 @@ class Call:
         if merge == "sum" and self._repeats(data.get("reportId")):
             return False
         tokens = self.tokens
+        before = {**tokens} if self.ended else None
         for key, field in TOKENS.items():
             value: Any = data.get(key)
             if not is_tokens(value):
@@ -78,7 +79,7 @@ class Call:
             tokens[field] = value
         self.ended = self.ended or final
         self._describe(data)
-        return True
+        return tokens != before
 
     def _repeats(self, report_id: Any) -> bool:
         if not isinstance(report_id, (str, int)):
@@ -140,12 +141,13 @@ class Calls:
     count counts for nothing here.
     """
 
-    __slots__ = ("_by_id", "all")
+    __slots__ = ("_by_id", "_single", "all")
 
     def __init__(self, reports: Iterable[Mapping[str, Any]] = ()) -> None:
         """Start with nothing, or with these reports."""
         self.all: list[Call] = []
         self._by_id: dict[str | int, Call] = {}
+        self._single: Usage | None = None  # the sum of those that nothing can follow
         for data in reports:
             self.add(data)
 
@@ -162,14 +164,16 @@ class Calls:
             self.all.append(call)
             if known:
                 self._by_id[key] = call
-            else:  # nothing can follow it
-                data = {name: data[name] for name in data if name != "merge"}
+            else:
+                call.report({name: data[name] for name in data if name != "merge"})
+                self._single = total((self._single, call.usage))
+                return call
         return call if call.report(data) else None
 
     @property
     def usage(self) -> Usage | None:
         """The sum over all calls; None where none reported a token count."""
-        return total(call.usage for call in self.all)
+        return total([self._single, *[call.usage for call in self._by_id.values()]])
 
 
 def total(usages: Iterable[Usage | None]) -> Usage | None:

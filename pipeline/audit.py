@@ -16,6 +16,7 @@ from operators.event import (
     RESULT,
     RUN_CANCELLED,
     RUN_FAILED,
+    Event,
 )
 from operators.operator import Stage
 from operators.turn import TurnContext, TurnIdentity
@@ -103,9 +104,7 @@ def audit(pipeline: Pipeline) -> Audit:
 
 
 def _views(pipeline: Pipeline) -> Iterator[View]:
-    turn = TurnContext(
-        TurnIdentity(session_id="audit", turn_index=0), log_to=lambda *args: None
-    )
+    turn = TurnContext(TurnIdentity(session_id="audit", turn_index=0), log_to=_unheard)
     covered: dict[str, str] = {}
     stored: dict[str, str] = {}
     for position, operator in enumerate(pipeline.operators, 1):
@@ -140,11 +139,19 @@ def _views(pipeline: Pipeline) -> Iterator[View]:
     )
 
 
+def _unheard(message: str, meta: Mapping[str, Any]) -> None:
+    """Log nothing: the turn is none."""
+
+
+def _sees_all(event: Event) -> None:
+    """Stand in for an operator that cannot be opened now."""
+
+
 def _opened(operator: Operator, turn: TurnContext) -> Stage:
     try:
         return operator.open(turn)
-    except Exception:  # it is looked at as one that sees everything
-        return Stage(lambda event: None)
+    except Exception:
+        return Stage(_sees_all)
 
 
 def _only_looks(operator: Operator, stage: Stage) -> bool:

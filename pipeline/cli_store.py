@@ -98,7 +98,11 @@ class MessageStore:
         return turn_index, list(_talk(rows))
 
     def _save(self, record: TurnRecord) -> None:
-        usage = None if record.usage is None else json.dumps(asdict(record.usage))
+        usage = (
+            None
+            if record.usage is None
+            else json.dumps(asdict(record.usage), default=str)
+        )
         with closing(self._connect()) as db:
             db.execute(
                 "UPDATE messages SET status = ?, text = ?, parts = ?, usage = ?,"

@@ -322,7 +322,7 @@ class _Emitter:
         self.line(depth + 3, "text = None", k)
         self.line(depth + 1, "except (AttributeError, KeyError, TypeError):", k)
         self.line(depth + 2, "text = None", k)
-        self.line(depth + 1, f"if text.__class__ is str:{note}", k)
+        self.line(depth + 1, f"if text.__class__ is str and text:{note}", k)
         self.line(depth + 2, f"append_{n}(text)", k)
         self.line(depth + 1, "else:", k)
         for text, owner in again:

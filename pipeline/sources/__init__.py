@@ -6,6 +6,8 @@
     Pipeline(events([delta, delta, result]))       # what is at hand
 
 * `openai_chat`: chat completions of any server that speaks OpenAI's protocol
+* `openai_responses`: OpenAI's Responses API
+* `anthropic_messages`: Anthropic's Messages API
 * `local_model`: an embedded llama.cpp, started when first asked, ended with the process
 * `recorded`: SSE, NDJSON and timed recordings, chunk for chunk
 * `events`: lists, re-iterables, and functions that make iterables
@@ -14,27 +16,33 @@
 A source of your own is an async generator function that takes the turn. It yields
 events, or lists of the events that one read brought. The parts are there to be used
 again, each without I/O: `sse.Splitter`, `chat_chunks.ChatAssembler`,
-`chat_stream.ChatStream`.
+`chat_stream.ChatStream`,
+`anthropic_events.AnthropicAssembler`, `responses_events.ResponseAssembler`,
+`typed_stream.TypedStream`; `streamed.streamed` is the life of one call.
 """
 
+from .anthropic_messages import anthropic_messages
 from .fallback import fallback
 from .hedge import hedge
 from .iterable import events
 from .local_model import local_model
 from .merge import merge
 from .openai_chat import openai_chat
+from .openai_responses import openai_responses
 from .recorded import recorded
 from .retry import retry
 from .source import Source
 
 __all__ = [
     "Source",
+    "anthropic_messages",
     "events",
     "fallback",
     "hedge",
     "local_model",
     "merge",
     "openai_chat",
+    "openai_responses",
     "recorded",
     "retry",
 ]

@@ -35,6 +35,7 @@ class ChatAssembler:
     """
 
     __slots__ = (
+        "_call_id",
         "_chat",
         "_finish_reason",
         "_model",
@@ -61,6 +62,7 @@ class ChatAssembler:
         self._usage: dict[str, Any] = {}
         self._finish_reason: str | None = None
         self._chat = False
+        self._call_id: str | None = None
 
     @property
     def seen(self) -> bool:
@@ -88,6 +90,9 @@ class ChatAssembler:
             model = chunk.get("model")
             if model.__class__ is str and model:
                 self._model = model
+            call_id = chunk.get("id")
+            if call_id.__class__ is str and call_id:
+                self._call_id = call_id
         usage: Any = chunk.get("usage")
         if usage.__class__ is dict:  # the last one counts: some report it as it grows
             self._usage = usage
@@ -100,6 +105,9 @@ class ChatAssembler:
         data.update(_tokens(self._usage))
         if self._finish_reason is not None:
             data["finishReason"] = self._finish_reason
+            if self._call_id is not None:
+                data["callId"] = self._call_id
+                data["merge"] = "last"
         if latency_ms is not None:
             data["latencyMs"] = latency_ms
         events.append(ev.llm_call(**data))

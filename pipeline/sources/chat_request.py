@@ -1,4 +1,4 @@
-"""The parts of a chat completion's request."""
+"""The parts of a model call's request."""
 
 from __future__ import annotations
 
@@ -59,7 +59,16 @@ def request_options(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def completions_url(base_url: str) -> str:
-    """Make the address to post to.
+    """Make the address that chat completions are posted to.
+
+    Raises:
+        ValueError: `base_url` is no address of a server.
+    """
+    return address(base_url, "/chat/completions")
+
+
+def address(base_url: str, path: str) -> str:
+    """Make the address to post to, `path` put to the end.
 
     Raises:
         ValueError: `base_url` is no address of a server.
@@ -75,9 +84,9 @@ def completions_url(base_url: str) -> str:
         )
     if url.query or url.fragment:
         raise ValueError(
-            "base_url ends with a query or fragment: /chat/completions goes to its end"
+            f"base_url ends with a query or fragment: {path} goes to its end"
         )
-    return base_url.rstrip("/") + "/chat/completions"
+    return base_url.rstrip("/") + path
 
 
 def request_headers(api_key: str | None, more: Mapping[str, str]) -> dict[str, str]:

@@ -36,8 +36,12 @@ class Decoder(Protocol):
     """What folds the answer's bytes into events."""
 
     records: int
-    done: bool
     failure: SourceError | None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing more is to come."""
+        ...
 
     def feed(self, chunk: bytes) -> list[Event]:
         """Take the bytes of one read."""
@@ -176,6 +180,8 @@ class Exchange:
             except Exception as error:
                 raise self._unreachable(error, _TOO_EARLY, attempt) from error
             events = made.feed(chunk)
+        if made.failure is not None and not events:
+            raise made.failure
         return made, events
 
     async def _send(self) -> httpx.Response:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
-
-from operators.errors import SourceError
 
 from .chat_chunks import ChatAssembler
 from .chat_request import (
@@ -18,16 +15,15 @@ from .chat_request import (
     traced,
 )
 from .chat_stream import ChatStream
-from .exchange import Exchange
 from .patience import Patience
 from .post import Post
 from .source import Source, messages_of
 from .sse import LIMIT_BYTES
+from .streamed import made_by, streamed
 
 if TYPE_CHECKING:
     import httpx
 
-    from operators.event import Event
     from operators.turn import TurnContext
 
 Messages: TypeAlias = "str | Sequence[Mapping[str, Any]] | Callable[[TurnContext], Any]"
@@ -118,54 +114,27 @@ def chat_source(
 ) -> Source:
     """Make the source out of what `openai_chat` checked; `direct`: through no proxy."""
 
-    async def openai_chat(turn: TurnContext) -> AsyncGenerator[list[Event], None]:
+    async def ask(turn: TurnContext) -> Post:
         asked = await _messages(messages, turn)
-        post = Post(
+        return Post(
             url=url,
             headers=traced(headers),
             content=encoded({**body, "messages": asked}),
             secrets=secrets,
         )
 
-        def decoder(status: int) -> ChatStream:
-            assembler = ChatAssembler(model=str(body["model"]), provider=provider)
-            return ChatStream(assembler, status=status, limit_bytes=limit_bytes)
+    def decoder(status: int) -> ChatStream:
+        assembler = ChatAssembler(model=str(body["model"]), provider=provider)
+        return ChatStream(assembler, status=status, limit_bytes=limit_bytes)
 
-        began = turn.clock()
-        exchange = Exchange(post, patience, client=client, direct=direct)
-        whole = False
-        try:
-            stream, events = await exchange.open(decoder)
-            progress = True
-            while not stream.done:
-                if events:
-                    yield events
-                if stream.failure is not None:
-                    break
-                events = []
-                seen = stream.records
-                try:
-                    chunk = await exchange.read(progress=progress)
-                except SourceError:
-                    if stream.complete:  # only usage was still to come
-                        break
-                    raise
-                if chunk is None:
-                    break
-                events = stream.feed(chunk)
-                progress = stream.records > seen
-            try:
-                latency_ms = round((turn.clock() - began) * 1000)
-                events += stream.finish(latency_ms=latency_ms)
-            except SourceError as error:
-                post.clean_error(error)
-                raise
-            whole = stream.done
-            yield events
-        finally:
-            await exchange.close(drain=whole)
-
-    return openai_chat
+    return streamed(
+        ask,
+        decoder,
+        name="openai_chat",
+        patience=patience,
+        client=client,
+        direct=direct,
+    )
 
 
 async def _messages(messages: Messages | None, turn: TurnContext) -> list[Any]:
@@ -173,7 +142,4 @@ async def _messages(messages: Messages | None, turn: TurnContext) -> list[Any]:
         return messages_of(turn.request, "the turn's request")
     if not callable(messages):
         return messages_of(messages, "`messages`")
-    made = messages(turn)
-    if inspect.isawaitable(made):
-        made = await made
-    return messages_of(made, "what `messages` made")
+    return messages_of(await made_by(messages, turn), "what `messages` made")

@@ -23,6 +23,8 @@ JITTER: Final = 0.25
 class Patience:
     """Limits in seconds, None for none; `attempts` counts the first one too.
 
+    `retried`: the HTTP statuses that another attempt may mend.
+
     Raises:
         ValueError: a limit is not a positive number, or there is no attempt.
     """
@@ -34,6 +36,7 @@ class Patience:
     attempts: int = 3
     backoff: float = 0.5
     backoff_max: float = 8.0
+    retried: frozenset[int] = RETRIED
 
     def __post_init__(self) -> None:
         """Check every limit."""
@@ -60,7 +63,7 @@ class Patience:
             return None
         asked = 0.0
         if isinstance(error, SourceStatus):
-            if error.status not in RETRIED:
+            if error.status not in self.retried:
                 return None
             asked = error.retry_after or 0.0
         elif not isinstance(error, SourceUnreachable):
