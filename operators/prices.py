@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from .errors import CompositionError
@@ -79,7 +78,8 @@ class Prices:
         Raises: CompositionError: the file has another shape, or a wrong price.
             OSError: it cannot be read.
         """
-        text = Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
         try:
             read: Any = json.loads(text, parse_float=Decimal)
         except ValueError as error:
