@@ -11,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 MODEL := $(VENV)/.model
-TYPED := operators pipeline examples
+TYPED := operators pipeline examples pytest_turnpipe.py
 
 .PHONY: run test check bench fuzz format clean
 .DELETE_ON_ERROR:

@@ -100,6 +100,14 @@ class Flow(Settlement):
         assert stage.on_event is not None
         return stage.on_event
 
+    def _hold_rest(self, rest: Iterable[Any]) -> None:
+        """Keep what is left of the list that a reader of events left in its middle."""
+        start = self._plan.spans[-1][0]
+        for event in rest:
+            if not isinstance(event, dict):
+                break
+            self._held += ((start, event),)
+
     def _hold(self, batch: Iterable[Event], error: BaseException | None) -> None:
         """Keep what had passed all operators when the turn was stopped."""
         encode = self._encode[0]

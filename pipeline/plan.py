@@ -386,7 +386,10 @@ class _Emitter:
     def batch(self, depth: int) -> None:
         """Emit the branch for a list: all of it passes the operators, then leaves."""
         if self.mode == "events":
-            self.line(depth, "for event in event:", SOURCE)
+            rest = "rest" if self.last else "event"
+            if self.last:  # what is left of it when the reader leaves is not lost
+                self.line(depth, "rest = iter(event)", SOURCE)
+            self.line(depth, f"for event in {rest}:", SOURCE)
             self.check(depth + 1)
             self.operators(depth + 1, self.start, self.send)
             return
@@ -441,7 +444,8 @@ class _Emitter:
         )
         self.locals(1)
         self.line(1, "n = 0")
-        self.line(1, "batch = ()")
+        left = "rest" if self.mode == "events" else "batch"
+        self.line(1, f"{left} = ()")
         self.line(1, "try:")
         if self.envelope >= self.start:
             self.line(2, "for event in run.started():", READER)
@@ -454,7 +458,7 @@ class _Emitter:
         self.line(2, f"source = await run.source({self.index})", SOURCE)
         self.loop(2)
         self.line(1, "except BaseException as exc:")
-        self.line(2, "if run.stopped(exc, n, batch):")
+        self.line(2, f"if run.stopped(exc, n, {left}):")
         self.line(3, "await run.left()")
         self.line(3, "raise")
         self.line(1, "else:")

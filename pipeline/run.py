@@ -524,6 +524,10 @@ class TurnRun(Flow):
         self.events_sent += events
         if self._left_behind:
             return self._came_back(error)
+        if self._mode == "events":
+            if isinstance(error, GeneratorExit):  # it waited for its reader
+                self._hold_rest(batch)
+            batch = ()
         if self._state != READING:
             return True  # stopped between two reads: the settlement closes the plan
         if error is None and self._asked is None:

@@ -404,3 +404,24 @@ async def test_a_wait_whose_time_is_up_as_its_item_comes_gets_the_item():
     await box.put(b"x")
     assert await waiting is True
     assert await Mailbox().wait(0.0) is None
+
+
+@pytest.mark.parametrize("how", ["leaves", "cancels"])
+async def test_the_rest_of_a_list_is_not_lost_when_its_reader_stops_in_it(seen, how):
+    run = seven(seen, seen.source([A, B, C, 5, A], hang=True), partial=True).start(
+        IDENTITY, log=seen.log
+    )
+    body = run.events()
+    got = [await anext(body), await anext(body)]
+    if how == "leaves":
+        await body.aclose()
+    else:
+        run.cancel("enough")
+        got += await read(body)
+    outcome = await run.outcome()
+    assert outcome.status == "cancelled"
+    assert saved(seen) == [("cancelled", "ABC")]
+    assert seen.events[1:-1] == [A, B, C]
+    assert seen.one_terminal() == "session.run.cancelled"
+    if how == "cancels":
+        assert got == seen.events
