@@ -112,13 +112,18 @@ class _Queued:
         if self._over():
             return
         while len(self.waiting) >= self.limit:
+            self._run()
             self.moved.clear()
             await self.moved.wait()
             if self._over():
                 return
         self.waiting.append(event)
+        self._run()
+
+    def _run(self) -> None:
         if self.task is None or self.task.done():
             self.task = asyncio.create_task(self._work(), name=self.label)
+            self.task.add_done_callback(lambda _: self.moved.set())
 
     def _over(self) -> bool:
         """Raise the function's error, once; tell whether it is called no more."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 
 import orjson
 
-from operators.drive import Opened, checked, passes
+from operators.drive import Opened, checked, failure_of, passes
 from operators.errors import TurnMisuse
 from operators.turn import Ending, TurnContext, TurnOutcome
 
@@ -81,14 +81,16 @@ class TurnRun(Flow):
     Nothing starts before the first read. `cancel` and `detach` are not thread-safe.
     """
 
+    _cancelled_too = False
     _body: weakref.ref[Body[Any]] | None = None
     _beat: tuple[bytes, float, bool] | None = None
+    _first_reader: asyncio.Task[Any] | None = None
     _gives_up_at = 0.0
+    _had = 0
     _interrupted: asyncio.Task[Any] | None = None
     _interrupts = 0
     _mailbox: Mailbox | None = None
     _mode: Mode | None = None
-    _outcome: TurnOutcome | None = None
     _pump: asyncio.Task[None] | None = None
 
     def __init__(
@@ -164,7 +166,7 @@ class TurnRun(Flow):
     def detach(self) -> None:
         """Let the turn run on without its reader, from the next event boundary on."""
         self._on_disconnect = "detach"
-        if self._state != READING or self._pump is not None:
+        if self._state != READING or self._pump is not None or self._asked is not None:
             return
         self._redirect(self._read_mailbox)
         self._at_boundary()
@@ -220,6 +222,10 @@ class TurnRun(Flow):
             reader = self._read_mailbox().__anext__
         else:
             self._open()
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # swallowed before our time
+                self._first_reader = task
+                self._had = task.cancelling()
             reader = self._reading.__anext__
         if body is not None:
             body.read_by(reader)
@@ -272,19 +278,21 @@ class TurnRun(Flow):
             await self._wait(CLOSED)
             raise
         except BaseException as exc:
-            mailbox.close(exc)
+            if self._pump is asyncio.current_task():
+                mailbox.close(exc)
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):
                 raise
         finally:
-            if not (whole and self._left_behind):
+            if self._pump is asyncio.current_task():
                 mailbox.close(None)
 
     async def _pumped_events(self, mailbox: Mailbox) -> bool:
         """Put what the plan gives; tell whether another task took over meanwhile."""
         put = 0
+        pump = asyncio.current_task()
         async for chunk in self._reading:
-            if self._left_behind:
-                await self._close_source()
+            if self._pump is not pump:
+                await self._close_left()
                 return True
             await mailbox.put(chunk)
             if self._asked is not None and self._state == READING:
@@ -292,7 +300,7 @@ class TurnRun(Flow):
             put += 1
             if put % LIMIT == 0:  # a source that never waits lets others have a turn
                 await asyncio.sleep(0)
-        return self._left_behind
+        return self._pump is not pump
 
     async def _read_mailbox(self) -> AsyncIterator[Any]:
         if self._mailbox is None:
@@ -329,6 +337,10 @@ class TurnRun(Flow):
         if self._on_disconnect == "cancel":
             self._leave_reading(DISCONNECTED)
         elif self._state == READING:
+            self._bound_detached()
+
+    def _bound_detached(self) -> None:
+        if self._leaving is None:
             self._leaving = self._loop.call_later(
                 self._detach_timeout, self.cancel, "detach_timeout"
             )
@@ -359,9 +371,17 @@ class TurnRun(Flow):
                 yield lines.popleft()
         finally:
             await self.closed()
-            if self._left_behind and self._is_open():  # it came back with an event
-                self._settler = self._spawn(self._close_source())
+            if self._left_behind:
+                self._settler = self._spawn(self._close_left())
         self.raise_failure()
+
+    async def _close_left(self) -> None:
+        """Close what was left behind, where it came back with an event."""
+        for generator in (self._reading, *self._iterators):
+            try:
+                await _closed(generator)
+            except BaseException as exc:
+                self.context.log("closing the source raised", failure_of(exc))
 
     # -- leaving and stopping
 
@@ -382,6 +402,7 @@ class TurnRun(Flow):
             self._never_read()
         elif self._state == READING:
             if self._on_disconnect == "detach":
+                self._bound_detached()
                 self._at_boundary()
                 return
             self._leave_reading(DISCONNECTED)
@@ -427,6 +448,7 @@ class TurnRun(Flow):
         elif self._pump is not None:
             self._reader_left()
         elif self._on_disconnect == "detach":
+            self._bound_detached()
             self._at_boundary()
         elif self._reading.ag_running:  # the last read is still under way
             self._loop.call_later(_POLL_S, self._dropped_soon)
@@ -476,7 +498,7 @@ class TurnRun(Flow):
         while self._interrupts:
             self._interrupts -= 1
             left = task.uncancel()
-        return left
+        return left - self._had if task is self._first_reader else left
 
     def _watch(self) -> None:
         """See to it that a read under way ends, within `settle_timeout`."""
@@ -485,6 +507,11 @@ class TurnRun(Flow):
 
     def _look_again(self) -> None:
         if self._state != READING:
+            if self._left_behind and self._interrupted is not None:
+                if not self._reading.ag_running:
+                    self._uncancelled()
+                elif not self._interrupted.done():
+                    self._loop.call_later(_POLL_S, self._look_again)
             return
         if not self._reading.ag_running:  # the source outlived it, and gave an event
             if self._interrupted is not None:
@@ -508,6 +535,7 @@ class TurnRun(Flow):
             self.context.log("the source was left behind", error)
         self._settle(ending)
         self._cancel_read()  # once more: most cleanups end at a second one
+        self._loop.call_later(_POLL_S, self._look_again)
         if self._mailbox is not None:
             self._pump = self._pump_task(self._mailbox, whole=False)
 
@@ -529,7 +557,7 @@ class TurnRun(Flow):
                 self._hold_rest(batch)
             batch = ()
         if self._state != READING:
-            return True  # stopped between two reads: the settlement closes the plan
+            return error is not None  # stopped between two reads: it is being closed
         if error is None and self._asked is None:
             self._settle(Ending("completed", drained=True))
             return False
@@ -540,6 +568,7 @@ class TurnRun(Flow):
         interrupted = task is not None and task is self._interrupted
         if interrupted:
             gone = self._uncancelled() > 0
+            self._cancelled_too = gone and not cancelled
         else:
             gone = cancelled and task is not None and task.cancelling() > 0
         if self._asked is not None and self._pump is None:
@@ -547,7 +576,10 @@ class TurnRun(Flow):
         ending: Ending
         if self._asked is not None and (interrupted or error is not None):
             ending = self._asked
-            gone = gone or isinstance(error, GeneratorExit)
+            gone = gone or (
+                isinstance(error, GeneratorExit)
+                and self._plan.outer(error.__traceback__) == READER
+            )
         elif error is None:
             ending = Ending("completed", drained=True)
         elif self.context.ending is not None and error is self.context.ending.error:
@@ -569,18 +601,24 @@ class TurnRun(Flow):
 
     def _came_back(self, error: BaseException | None) -> bool:
         """Tell as `stopped`: a read that was left behind has ended after all."""
-        if self._interrupted is None or isinstance(error, GeneratorExit):
+        if self._interrupted is None or (
+            isinstance(error, GeneratorExit)
+            and self._plan.outer(error.__traceback__) == READER
+        ):
             return True
         left = self._uncancelled()
         if self._pump is not None:  # another task gives the end of the turn
-            return True
+            return error is not None
         self._redirect(lambda: self._reading)
+        self._cancelled_too = left > 0 and not isinstance(error, asyncio.CancelledError)
         return left > 0
 
     async def left(self) -> None:
         """Wait for the settlement of a reader that is gone."""
         if not self._closing_plan:
             await self._wait(CLOSED)
+            if self._cancelled_too:
+                raise asyncio.CancelledError
 
 
 async def _closed(reader: object) -> None:

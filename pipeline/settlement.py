@@ -57,6 +57,7 @@ class Settlement:
     _loop: asyncio.AbstractEventLoop
     _opened: Opened
     _out: list[Event]
+    _outcome: TurnOutcome | None = None
     _plan: Plan
     _reading: AsyncGeneratorType[Any, None]
     _settled_at = 0.0
@@ -195,7 +196,12 @@ class Settlement:
         out = self._out
         try:
             if not self._left_behind and self._is_open():
-                await self._close_source()
+                self._closing_source = True
+                try:
+                    await self._close_source()
+                finally:
+                    if generation == self._generation:
+                        self._closing_source = False
                 if generation != self._generation:
                     return
             if self._finishing is not None:
@@ -335,9 +341,8 @@ class Settlement:
         assert settler is not None
         opened = self._opened
         self._generation += 1
-        if (
-            self._closing_source
-        ):  # no hook's fault: what there is of the turn is settled
+        if self._closing_source:  # no hook's fault: what there is of it is settled
+            self._closing_source = False
             self._left_behind = True
             opened.turn_failed(self._stuck())
             self._settler = self._spawn(self._settlement(self._generation))
@@ -374,7 +379,6 @@ class Settlement:
 
     async def _close_source(self) -> None:
         """Close the plan, if it waits at a yield, and every iterator, outermost first."""
-        self._closing_source = True
         if not self._reading.ag_running and self._reading.ag_frame is not None:
             self._closing_plan = True
             try:
@@ -385,11 +389,12 @@ class Settlement:
             close = getattr(iterator, "aclose", None)
             if close is None or getattr(iterator, "ag_frame", self) is None:
                 continue
+            if getattr(iterator, "ag_running", False):  # the read that was left behind
+                continue
             try:
                 await close()
             except BaseException as exc:
                 self.context.log("closing the source raised", failure_of(exc))
-        self._closing_source = False
 
     # -- waiting
 
@@ -399,6 +404,8 @@ class Settlement:
             if self._leaving is not None:
                 self._leaving.cancel()
             self.context.stopper = None  # else turn and run keep each other alive
+            if self._left_behind:  # what still comes of the source changes nothing
+                self._outcome = self._make_outcome()
         if self._waiters:
             waiters, self._waiters = self._waiters, None
             for waiter in waiters:

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+from time import monotonic
 
 import pytest
 
 import operators as ops
+from pipeline import Pipeline
 from pipeline.mailbox import Mailbox
 
 from .support import HANG_S, IDENTITY, A, B, C, kinds, read, seven
@@ -425,3 +427,200 @@ async def test_the_rest_of_a_list_is_not_lost_when_its_reader_stops_in_it(seen, 
     assert seen.one_terminal() == "session.run.cancelled"
     if how == "cancels":
         assert got == seen.events
+
+
+class HangsInClose:
+    """An iterator of A and B whose `aclose` hangs; it is not deaf."""
+
+    def __init__(self):
+        self.left = [B, A]
+
+    def __aiter__(self):
+        return self
+
+    async def __anext__(self):
+        if self.left:
+            return self.left.pop()
+        raise StopAsyncIteration
+
+    async def aclose(self):
+        await asyncio.get_running_loop().create_future()
+
+
+@pytest.mark.parametrize("mode", ["cancel", "detach"])
+@pytest.mark.parametrize("hangs", [True, False], ids=["save hangs", "save returns"])
+async def test_a_close_and_a_save_that_hang_are_given_up_once_each(seen, mode, hangs):
+    saves = []
+
+    async def save(record):
+        saves.append(record.text)
+        if hangs:
+            await asyncio.get_running_loop().create_future()
+
+    run = seven(seen, HangsInClose, save=save).start(
+        IDENTITY, log=seen.log, settle_timeout=SETTLE_S, on_disconnect=mode
+    )
+    async with asyncio.timeout(HANG_S):
+        got = await read(run.events())
+        outcome = await run.outcome()
+    assert (outcome.status, outcome.code) == ("failed", "settle_timeout")
+    assert saves == ["AB"]
+    assert kinds(got)[-2:] == ["error", "session.run.failed"]
+    assert seen.one_terminal() == "session.run.failed"
+
+
+async def test_a_turn_with_beats_ends_though_its_source_hangs_in_its_close(seen):
+    chat = seven(seen, HangsInClose) | ops.heartbeat(HANG_S)
+    run = chat.start(IDENTITY, log=seen.log, settle_timeout=SETTLE_S)
+    async with asyncio.timeout(HANG_S):
+        assert b"session.run.failed" in (await read(run.body()))[-1]
+
+
+def deaf(times, *rest):
+    """A source that takes so many cancellations for nothing, then goes on."""
+
+    async def produce():
+        yield A
+        for _ in range(times):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.get_running_loop().create_future()
+        for event in rest:
+            yield event
+
+    return produce
+
+
+async def test_to_detach_what_is_being_cancelled_changes_nothing(seen):
+    run = seven(seen, deaf(2, B, C)).start(
+        IDENTITY, log=seen.log, settle_timeout=SETTLE_S
+    )
+    reader = asyncio.create_task(read(run.events()))
+    while len(seen.events) < 2:
+        await asyncio.sleep(0)
+    run.cancel("enough")
+    run.detach()
+    async with asyncio.timeout(HANG_S):
+        got = await reader
+        await run.outcome()
+    assert kinds(got)[-1] == "session.run.failed"
+
+
+@pytest.mark.parametrize("answer", ["raises", "ends"])
+async def test_a_cancellation_from_outside_wins_over_ours_whatever_the_source_answers(
+    seen, answer
+):
+    async def produce():
+        yield A
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            if answer == "raises":
+                raise ValueError("converted") from None
+
+    run = seven(seen, produce).start(IDENTITY, log=seen.log)
+    reader = asyncio.create_task(read(run.events()))
+    while len(seen.events) < 2:
+        await asyncio.sleep(0)
+    run.cancel("enough")
+    reader.cancel()
+    async with asyncio.timeout(HANG_S):
+        await asyncio.wait({reader})
+        outcome = await run.outcome()
+    assert reader.cancelled()
+    assert (outcome.status, outcome.reason) == ("cancelled", "enough")
+
+
+@pytest.mark.parametrize("why", ["cancel", "idle"])
+async def test_a_cancellation_that_the_reader_swallowed_before_is_not_counted(
+    seen, why
+):
+    begun = asyncio.Event()
+
+    async def reads(body):
+        with contextlib.suppress(asyncio.CancelledError):
+            begun.set()
+            await asyncio.get_running_loop().create_future()
+        return await read(body)
+
+    first = ops.timeout(idle=0.01) if why == "idle" else None
+    run = seven(seen, seen.source(A, hang=True), first=first).start(
+        IDENTITY, log=seen.log
+    )
+    reader = asyncio.create_task(reads(run.events()))
+    await begun.wait()
+    reader.cancel()
+    if why == "cancel":
+        while len(seen.events) < 2:
+            await asyncio.sleep(0)
+        run.cancel("enough")
+    async with asyncio.timeout(HANG_S):
+        got = await reader
+    assert kinds(got)[-1] == (
+        "session.run.failed" if why == "idle" else "session.run.cancelled"
+    )
+    assert reader.cancelling() == 1
+
+
+async def test_a_full_reader_gets_the_end_though_its_left_source_raises_later(seen):
+    release = asyncio.Event()
+
+    async def produce():
+        for _ in range(255):
+            yield A
+        while not release.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await release.wait()
+        raise ValueError("late")
+
+    run = seven(seen, produce).start(
+        IDENTITY, log=seen.log, settle_timeout=SETTLE_S, on_disconnect="detach"
+    )
+    body = run.events()
+    await anext(body)
+    while len(seen.events) < 256:
+        await asyncio.sleep(0)
+    run.cancel("enough")
+    while seen.kinds[-1] != "session.run.failed":
+        await asyncio.sleep(0.001)
+    release.set()
+    async with asyncio.timeout(HANG_S):
+        got = await read(body)
+        await run.outcome()
+    assert kinds(got)[-2:] == ["error", "session.run.failed"]
+
+
+async def test_a_turn_that_is_detached_and_left_in_mid_read_is_bounded(seen):
+    run = seven(seen, seen.source(A, hang=True)).start(
+        IDENTITY, log=seen.log, detach_timeout=0.05
+    )
+    body = run.events()
+    reader = asyncio.create_task(read(body))
+    while len(seen.events) < 2:
+        await asyncio.sleep(0)
+    run.detach()
+    await body.aclose()
+    async with asyncio.timeout(HANG_S):
+        outcome = await run.outcome()
+        await reader
+        await body.aclose()
+    assert (outcome.status, outcome.reason) == ("cancelled", "detach_timeout")
+
+
+def test_a_full_queued_tap_does_not_hold_up_the_end_of_the_loop(seen):
+    async def slow(event):
+        await asyncio.sleep(0.01)
+
+    async def main():
+        chat = Pipeline(seen.source(A, A, A, A, hang=True)) | ops.lifecycle()
+        run = (chat | ops.tap(slow, queue=1) | ops.tap(seen.tap)).start(
+            IDENTITY, log=seen.log, settle_timeout=HANG_S
+        )
+        reader = asyncio.create_task(read(run.events()))
+        while len(seen.events) < 2:
+            await asyncio.sleep(0)
+        return reader
+
+    began = monotonic()
+    asyncio.run(main())
+    assert monotonic() - began < HANG_S / 2
+    assert seen.one_terminal() == "session.run.cancelled"
