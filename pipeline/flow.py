@@ -106,7 +106,7 @@ class Flow(Settlement):
         for event in rest:
             if not isinstance(event, dict):
                 break
-            self._held += ((start, event),)
+            self._held += ((start, cast("Event", event)),)
 
     def _hold(self, batch: Iterable[Event], error: BaseException | None) -> None:
         """Keep what had passed all operators when the turn was stopped."""
