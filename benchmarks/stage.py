@@ -47,6 +47,11 @@ def one(event: Event) -> tuple[Event]:
     return (event,)
 
 
+def agreeable(text: str) -> bool:
+    """Let any text pass."""
+    return True
+
+
 def counted(state: int, event: Event) -> tuple[int, Event]:
     """Count, and give it back."""
     return state + 1, event
@@ -91,6 +96,9 @@ OPERATORS: dict[str, Composable] = {
     "dedupe()": ops.dedupe(id),
     "resequence(f)": ops.resequence(lambda event: None, first=0),
     "validate()": ops.validate(),
+    "guard(check)": ops.guard(agreeable),
+    'guard(check, mode="stream_first")': ops.guard(agreeable, mode="stream_first"),
+    'smooth("line")': ops.smooth("line", delay=1e-6),
     "through(identity)": ops.through(seven.one_more),
     "through(pipe.filter)": ops.through(aiostream.pipe.filter(wanted)),
 }

@@ -8,10 +8,11 @@
 
 * the seven of a turn: `lifecycle`, `tap`, `accumulate`, `transform`, `persist`
   (`complete`), `trace_flush`
-* safety: `redact` and `restore`, `detectors`; metering: `meter` with `Prices` and a ledger
-* limits: `timeout`, `budget`
-* shaping: `map`, `filter`, `flat_map`, `scan`, `only`, `drop`, `switch`, `coalesce`,
-  `dedupe`, `resequence`, `validate`; `share` with other readers; `heartbeat` on the wire
+* safety: `redact` and `restore`, `detectors`, `guard`, `validate`
+* metering: `meter` with `Prices` and a ledger; limits: `timeout`, `budget`
+* shaping: `map`, `filter`, `flat_map`, `scan`, `only`, `drop`, `switch`, `dedupe`,
+  `resequence`, `coalesce`, `smooth`
+* readers: `share`, for many; `heartbeat`, on the wire
 * anything else: `through` (an aiostream operator), `operator` (a class of yours)
 * `operators.event`: the vocabulary; `operators.testing`: an operator alone in a test
 """
@@ -33,11 +34,13 @@ from .errors import (
     SettleTimeout,
     SlowReader,
     SourceError,
+    TurnBlocked,
     TurnError,
     TurnMisuse,
     TurnTimeout,
 )
 from .event import Event, EventDict
+from .guard import guard
 from .heartbeat import heartbeat
 from .ledger import LedgerRow, MemoryLedger
 from .lifecycle import lifecycle
@@ -51,6 +54,7 @@ from .prices import Prices
 from .resequence import resequence
 from .scan import scan
 from .share import Share, share
+from .smooth import smooth
 from .switch import switch
 from .tap import tap
 from .through import through
@@ -59,6 +63,7 @@ from .trace_flush import trace_flush
 from .transform import transform
 from .turn import TurnContext, TurnIdentity, TurnOutcome, TurnRecord, Usage
 from .validate import validate
+from .verdict import Blocked
 
 if TYPE_CHECKING:
     from .redaction import Detector, RedactionOverflow, RedactionStats, Vault, detectors
@@ -88,6 +93,7 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "Blocked",
     "BudgetExceeded",
     "Chain",
     "CompositionError",
@@ -108,6 +114,7 @@ __all__ = [
     "SlowReader",
     "SourceError",
     "Stage",
+    "TurnBlocked",
     "TurnContext",
     "TurnError",
     "TurnIdentity",
@@ -127,6 +134,7 @@ __all__ = [
     "event",
     "filter",
     "flat_map",
+    "guard",
     "heartbeat",
     "lifecycle",
     "map",
@@ -139,6 +147,7 @@ __all__ = [
     "restore",
     "scan",
     "share",
+    "smooth",
     "switch",
     "tap",
     "through",

@@ -168,3 +168,15 @@ class SlowReader(TurnError):
             f"more than {buffer} events waited for this reader: read faster, or share "
             f"with a larger buffer"
         )
+
+
+class TurnBlocked(TurnError):
+    """A guard blocked the answer; `reason` is what its check said, for the log."""
+
+    code = "blocked"
+
+    def __init__(self, reason: str = "") -> None:
+        """Keep the reason."""
+        why = f": {reason}" if reason else ""
+        super().__init__(f"the guard blocked the answer{why}")
+        self.reason = reason

@@ -59,12 +59,11 @@ class Feed:
                 reader.dropped += 1
             reader.put(event)
 
-    async def later(self, event: Event) -> None:
-        """Hand it on once every reader has room."""
+    async def room(self) -> None:
+        """Wait until every reader has room for an event."""
         while any(len(one.waiting) >= self._buffer for one in self._readers):
             self._room = asyncio.Event()
             await self._room.wait()
-        self.send(event)
 
     def taken(self) -> None:
         """Take note that a reader took an event, or left."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 from .errors import CompositionError
@@ -10,6 +10,9 @@ from .feed import Feed, Reader, Slow
 from .keyed import at_least
 from .operator import Operator, Stage
 from .turn import TurnContext
+
+if TYPE_CHECKING:
+    from .event import Event
 
 Feeds: TypeAlias = "WeakValueDictionary[str, Feed]"
 _SLOW: tuple[Slow, ...] = ("drop_oldest", "disconnect", "wait")
@@ -40,7 +43,8 @@ class Share(Operator):
 
         `turn` is its context (`run.context`) or its execution id; it need not have begun.
         Iterate the reader, once; close it with `aclose()`, or drop it. It ends when the
-        turn is closed, and at once for a turn that has ended.
+        turn is closed, and at once for a turn that has ended; by its id alone a turn
+        that nobody holds any more is waited for, as one that is still to come.
         """
         key = turn if isinstance(turn, str) else turn.execution_id
         feed = self._feeds.get(key)
@@ -60,7 +64,13 @@ class Share(Operator):
         if feed is None or feed.begun:
             feed = self._feed(key)
         feed.begun = True
-        on_event = feed.later if self._slow == "wait" else feed.send
+
+        async def later(event: Event) -> None:
+            if turn.ending is None:
+                await feed.room()
+            feed.send(event)
+
+        on_event = later if self._slow == "wait" else feed.send
         return Stage(on_event, close=feed.end, on_error="log")
 
 
@@ -74,7 +84,8 @@ def share(*, replay: int = 0, buffer: int = 256, slow: Slow = "drop_oldest") -> 
     A reader sees the events that come after it subscribed, and first the last `replay`
     before. `buffer`: how many events may wait for it. Where it is slower than that,
     `"drop_oldest"` forgets the oldest (`reader.dropped` counts them), `"disconnect"` ends
-    it with SlowReader, `"wait"` lets the turn wait. Readers that leave cost nothing.
+    it with SlowReader, `"wait"` lets the turn wait, though not with its last events: what
+    comes once it settles goes beyond the buffer. Readers that leave cost nothing.
 
     Holds: `replay` events a turn, `buffer` events a reader; nothing of a turn that has
         ended and has no reader.

@@ -18,7 +18,8 @@ def error_from_body(
     if isinstance(error, dict):
         told = cast("dict[str, Any]", error)
         message: Any = told.get("message") or told.get("detail")
-        kind: Any = told.get("type") or told.get("code")
+        kinds = [told.get("type"), told.get("code")]
+        kind: Any = next((kind for kind in kinds if kind and kind != "error"), None)
         said = str(message or "")
         if said and kind:
             said += f" ({kind})"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, NoReturn, cast
+from typing import Any, Final, cast
 from uuid import uuid4
 
 from operators import event as ev
-from operators.errors import SourceIncomplete, SourceProtocol
+from operators.errors import SourceIncomplete
 from operators.event import Event
 
 from .chat_tools import ToolCalls
-from .decoding import excerpt
 from .refusal import error_from_body
+from .response_fields import object_of, refuse, text_of
+from .response_items import ItemKeys
+from .response_texts import TEXT, Texts
 from .response_tools import ToolItem
 
 STATUSES: Final = {
@@ -24,24 +26,11 @@ STATUSES: Final = {
     "server_error": 500,
     "vector_store_timeout": 504,
 }
-_TEXT: Final = {
-    # event's name -> the part's type, and the event's own number for it
-    "output_text": ("text", "content_index"),
-    "refusal": ("text", "content_index"),
-    "reasoning_text": ("reasoning", "content_index"),
-    "reasoning_summary_text": ("reasoning", "summary_index"),
-}
-
-
-class _Text:
-    """One text that is growing."""
-
-    __slots__ = ("annotations", "part", "said")
-
-    def __init__(self, part: dict[str, Any]) -> None:
-        self.part = part
-        self.said = False
-        self.annotations: list[Any] = []
+_DELTAS: Final = {f"response.{name}.delta": name for name in TEXT}
+_INPUTS: Final = frozenset(
+    # the tools' inputs that are streamed, beside those of functions
+    {"code_interpreter_call_code", "custom_tool_call_input", "mcp_call_arguments"}
+)
 
 
 class _Function:
@@ -58,10 +47,11 @@ class ResponseAssembler:
     """Fold the events of one streamed response into turnpipe events.
 
     Texts, refusals, reasoning (and its summaries) and tools become parts `text-1`,
-    `reasoning-2`, `tool-3`, ... in order of appearance, known by their item's id and
-    their number in it. A text's `annotations` come with its end; a reasoning's
-    `encrypted` is what the provider wants back in the next request. What was not
-    streamed, but stands in a `done` event, is given then.
+    `reasoning-2`, `tool-3`, ... in order of appearance, known by their item (see
+    `ItemKeys`) and their number in it. A text's `annotations` come with its end; a
+    reasoning's `encrypted` is what the provider wants back in the next request. What
+    was not streamed, but stands in a `done` event or, where nothing was streamed, in
+    the whole response, is given then.
 
     One `llm_call` at the end, `merge` "last"; one ahead of a failure that tells usage.
     """
@@ -70,6 +60,7 @@ class ResponseAssembler:
         "_call_id",
         "_functions",
         "_items",
+        "_keys",
         "_last",
         "_model",
         "_number",
@@ -93,7 +84,8 @@ class ResponseAssembler:
         self._number = 0
         self._reason: str | None = None
         self._usage: dict[str, Any] = {}
-        self._texts: dict[tuple[str, str, object], _Text] = {}
+        self._keys = ItemKeys()
+        self._texts = Texts(self._next_id)
         self._functions: dict[str, _Function] = {}
         self._items: dict[str, ToolItem] = {}
         self._last: _Function | None = None
@@ -120,25 +112,34 @@ class ResponseAssembler:
         if kind.__class__ is not str or not kind.startswith("response."):
             return
         self.seen = True
+        grown = _DELTAS.get(kind)
+        if grown is not None:  # most of a stream
+            self._texts.grow(grown, self._key(record), record, events)
+            return
         name, _, step = kind[len("response.") :].rpartition(".")
-        if name in _TEXT:
-            self._say(name, step, record, events)
+        if name in TEXT:
+            if step == "done":
+                self._texts.end(name, self._key(record), record, events)
         elif name == "function_call_arguments":
             self._argue(step, record, events)
         elif name == "output_item":
-            item = _object(record, "item")
+            item = object_of(record, "item")
+            index = record.get("output_index")
             if step == "added":
-                self._add(item, events)
+                self._add(item, index, events)
             elif step == "done":
-                self._close(item, events)
+                self._close(item, index, events)
         elif name == "output_text.annotation":
             if step == "added":
-                text = self._text("output_text", record)
-                text.annotations.append(record.get("annotation"))
+                self._texts.annotate(self._key(record), record)
         elif name.endswith("_call"):
-            tool = self._items.get(_text(record, "item_id"))
+            tool = self._items.get(self._key(record))
             if tool is not None and step != "completed":  # its output comes at the end
                 tool.advance(step, events)
+        elif name in _INPUTS:
+            tool = self._items.get(self._key(record))
+            if tool is not None and step == "delta":
+                tool.grow(text_of(record, "delta"), events)
         elif not name:
             self._respond(step, record, events)
 
@@ -147,8 +148,7 @@ class ResponseAssembler:
         events: list[Event] = []
         for function in self._functions.values():
             events += function.tools.finish()
-        for text in self._texts.values():
-            _annotate(text, events)
+        self._texts.finish(events)
         data = self._report()
         if latency_ms is not None:
             data["latencyMs"] = latency_ms
@@ -157,7 +157,7 @@ class ResponseAssembler:
 
     def _respond(self, step: str, record: dict[str, Any], events: list[Event]) -> None:
         """Take the state of the whole response."""
-        response = _object(record, "response")
+        response = object_of(record, "response")
         model, call_id = response.get("model"), response.get("id")
         if isinstance(model, str) and model:
             self._model = model
@@ -189,98 +189,60 @@ class ResponseAssembler:
             )
         else:
             return
+        output: Any = response.get("output")
+        if not self._number and isinstance(output, list):  # nothing was streamed
+            for index, item in enumerate(cast("list[Any]", output)):
+                if isinstance(item, dict):
+                    self._close(cast("dict[str, Any]", item), index, events)
         self.finished = self.done = True
 
-    def _say(
-        self, name: str, step: str, record: dict[str, Any], events: list[Event]
-    ) -> None:
-        if step not in ("delta", "done"):
-            return
-        text = self._text(name, record)
-        if step == "delta":
-            said = _text(record, "delta")
-        else:
-            said = "" if text.said else _text(record, name.rpartition("_")[2])
-        if said:
-            text.said = True
-            data = {"part": text.part, "delta": said}
-            events.append({"type": ev.PART_UPDATED, "data": data})
-        if step == "done":
-            _annotate(text, events)
-
-    def _text(self, name: str, record: dict[str, Any]) -> _Text:
-        kind, number = _TEXT[name]
-        index: Any = record.get(number)
-        key = (_text(record, "item_id"), name, index if type(index) is int else 0)
-        text = self._texts.get(key)
-        if text is None:
-            part = {"type": kind, "id": self._next_id(kind)}
-            text = self._texts[key] = _Text(part)
-        return text
+    def _key(self, record: dict[str, Any]) -> str:
+        return self._keys.of(text_of(record, "item_id"), record.get("output_index"))
 
     def _argue(self, step: str, record: dict[str, Any], events: list[Event]) -> None:
-        function = self._functions.get(_text(record, "item_id")) or self._last
+        function = self._functions.get(self._key(record)) or self._last
         if function is None:
-            _refuse("item_id", record)
+            refuse("item_id", record)
         if step == "delta":
-            _argument(function, _text(record, "delta"), events)
+            _argument(function, text_of(record, "delta"), events)
         elif step == "done" and not function.said:
-            _argument(function, _text(record, "arguments"), events)
+            _argument(function, text_of(record, "arguments"), events)
 
-    def _add(self, item: dict[str, Any], events: list[Event]) -> None:
+    def _add(self, item: dict[str, Any], index: Any, events: list[Event]) -> str:
         kind: Any = item.get("type")
-        names = {_text(item, "id"), _text(item, "call_id")} - {""}
+        key = self._keys.announce(_names(item), index)
         if kind == "function_call":
             function = _Function(ToolCalls(self._next_id))
-            known = {"name": _text(item, "name")}
-            call_id = _text(item, "call_id") or _text(item, "id")
+            known = {"name": text_of(item, "name")}
+            call_id = text_of(item, "call_id") or text_of(item, "id")
             events += function.tools.feed(
                 [{"index": 0, "id": call_id, "function": known}]
             )
-            self._last = function
-            for name in names or {""}:
-                self._functions[name] = function
+            self._last = self._functions[key] = function
         elif isinstance(kind, str) and kind.endswith("_call"):
-            tool = ToolItem(self._next_id("tool"), item)
+            tool = self._items[key] = ToolItem(self._next_id("tool"), item)
             tool.advance(item.get("status"), events)
-            for name in names or {""}:
-                self._items[name] = tool
+        return key
 
-    def _close(self, item: dict[str, Any], events: list[Event]) -> None:
+    def _close(self, item: dict[str, Any], index: Any, events: list[Event]) -> None:
         kind: Any = item.get("type")
-        names = [_text(item, "id"), _text(item, "call_id")]
+        key = self._keys.find(_names(item), index)
         if kind == "function_call":
-            function = _first(self._functions, names)
-            if function is None:
-                self._add(item, events)
-                function = self._last
-            assert function is not None, "it was just added"
+            if key is None or key not in self._functions:
+                key = self._add(item, index, events)
+            function = self._functions[key]
             if not function.said:
-                _argument(function, _text(item, "arguments"), events)
+                _argument(function, text_of(item, "arguments"), events)
             events += function.tools.finish()
-        elif kind == "reasoning":
-            self._seal(item, events)
+        elif kind in ("message", "reasoning"):
+            self._texts.fill(item, key, events)
         elif isinstance(kind, str) and kind.endswith("_call"):
-            tool = _first(self._items, names)
+            tool = None if key is None else self._items.get(key)
             if tool is None:
                 tool = ToolItem(self._next_id("tool"), item)
             tool.end(item, events)
-
-    def _seal(self, item: dict[str, Any], events: list[Event]) -> None:
-        """Add to a reasoning what its item keeps encrypted."""
-        encrypted = _text(item, "encrypted_content")
-        if not encrypted:
-            return
-        item_id = _text(item, "id")
-        parts = [
-            text.part
-            for (owner, _, _), text in self._texts.items()
-            if owner == item_id and text.part["type"] == "reasoning"
-        ]
-        part = parts[-1] if parts else {"type": "reasoning", "id": ""}
-        part = {**part, "id": part["id"] or self._next_id("reasoning")}
-        sealed = {**part, "encrypted": encrypted}
-        events.append({"type": ev.PART_UPDATED, "data": {"part": sealed}})
+        if key is not None:
+            self._keys.done(key, index)
 
     def _report(self) -> dict[str, Any]:
         self._call_id = self._call_id or f"call-{uuid4().hex}"
@@ -317,15 +279,8 @@ def _argument(function: _Function, text: str, events: list[Event]) -> None:
         events += function.tools.feed([{"index": 0, "function": {"arguments": text}}])
 
 
-def _annotate(text: _Text, events: list[Event]) -> None:
-    if text.annotations:
-        part = {**text.part, "annotations": text.annotations}
-        text.annotations = []
-        events.append({"type": ev.PART_UPDATED, "data": {"part": part}})
-
-
-def _first(known: dict[str, Any], names: list[str]) -> Any:
-    return next((known[name] for name in names if name in known), None)
+def _names(item: dict[str, Any]) -> list[str]:
+    return [text_of(item, "id"), text_of(item, "call_id")]
 
 
 def _detail(usage: dict[str, Any], group: str, key: str) -> Any:
@@ -333,26 +288,3 @@ def _detail(usage: dict[str, Any], group: str, key: str) -> Any:
     if not isinstance(details, dict):
         return None
     return cast("dict[str, Any]", details).get(key)
-
-
-def _object(record: dict[str, Any], field: str) -> dict[str, Any]:
-    value: Any = record.get(field)
-    if value.__class__ is not dict:
-        _refuse(field, record)
-    return value
-
-
-def _text(record: dict[str, Any], field: str) -> str:
-    value: Any = record.get(field)
-    if value is None:
-        return ""
-    if value.__class__ is not str:
-        _refuse(field, record)
-    return value
-
-
-def _refuse(field: str, record: dict[str, Any]) -> NoReturn:
-    raise SourceProtocol(
-        f"a response event has a {type(record.get(field)).__name__} as its `{field}`: "
-        f"{excerpt(json.dumps(record))}"
-    )

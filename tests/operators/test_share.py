@@ -125,6 +125,25 @@ async def test_a_turn_waits_for_a_slow_reader_where_so_asked(leaves):
         assert (await main).status == "completed"
 
 
+@pytest.mark.parametrize("ends", ["drained", "cancelled", "disconnected"])
+async def test_a_turn_that_settles_waits_for_no_reader_and_each_gets_its_last(ends):
+    gate = Gate("a", "b")
+    run, shared = turn(gate, buffer=3, slow="wait")
+    slow = shared.subscribe(run.context)
+    main = asyncio.create_task(read(run.events()))
+    await gate.give(1)
+    if ends == "cancelled":
+        run.cancel("enough")
+    elif ends == "disconnected":
+        main.cancel()
+    await gate.give(2)
+    async with asyncio.timeout(HANG_S / 4):  # settle_timeout is twice that
+        outcome = await run.outcome()
+    last = {"drained": ["b", "completed"]}.get(ends, ["cancelled"])
+    assert outcome.status == last[-1]
+    assert texts(await read(slow)) == ["started", "a", *last]
+
+
 async def test_a_reader_that_is_cancelled_or_closed_leaves_the_others_alone():
     gate = Gate("a", "b")
     run, shared = turn(gate)

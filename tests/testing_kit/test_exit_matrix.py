@@ -67,8 +67,10 @@ STAGES = "lifecycle, tap, accumulate, transform, persist, complete, trace_flush"
 OURS = {
     STAGES: lambda: seven,
     "coalesce": lambda: ops.coalesce(max_events=4),
+    "coalesce with a delay": lambda: ops.coalesce(max_events=8, max_delay=60.0),
     "filter": lambda: ops.filter(gently_true),
     "flat_map": lambda: ops.flat_map(lambda event: [event]),
+    "guard": lambda: ops.guard(lambda text: True),
     "heartbeat": lambda: ops.heartbeat(5.0),
     "map": lambda: ops.map(same),
     "persist with drafts": lambda: around(
@@ -88,6 +90,7 @@ OURS = {
     "restore": lambda: ops.restore({"[EMAIL]": "a@example.com"}),
     "scan": lambda: ops.scan(lambda n, event: (n + 1, event), 0),
     "share": lambda: ops.share(replay=2, slow="wait"),
+    "smooth": lambda: ops.smooth("line"),
     "switch": lambda: ops.switch({"message.*": ops.map(same)}),
     "validate": ops.validate,
 }
