@@ -29,12 +29,13 @@ Key = tuple[bool, ...]
 
 _MOST_STATES: Final = 4_000
 _MOST_CHARACTERS: Final = 256
-_MOST_RUNS: Final = 50_000
+_MOST_RUNS: Final = 40_000
 _LONGEST_RUN: Final = 16
 
-Run: TypeAlias = tuple["State", int, int]
-"""Where a piece of text leads: the state, and in the piece, the start of its candidate
-and of the first other one inside (-1 where they do not begin in it)."""
+Run: TypeAlias = tuple["State", int, str, str]
+"""Where a piece of text leads: the state; where the first other candidate inside of its
+candidate begins, -1 where it does not in this piece; the piece cut at its candidate's
+start, two empty ones where none begins. Counted from that cut, or the piece's start."""
 
 
 class State(dict[str, "State"]):
@@ -208,7 +209,11 @@ class Automaton:
                     inner = at
                 else:
                     return None
-        run = (after, start, inner)
+        if start < 0 or not after.live:
+            run = (after, inner, "", "")
+        else:
+            inner -= start if inner >= 0 else 0
+            run = (after, inner, text[:start], text[start:])
         if len(text) <= _LONGEST_RUN:
             self._runs += 1
             if self._runs > _MOST_RUNS:

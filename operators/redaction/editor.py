@@ -21,10 +21,13 @@ _DELTA_KEYS: Final = frozenset({"part", "delta"})
 class _Deltas:
     """The deltas of one part: its text, and the event to let out held text with."""
 
-    __slots__ = ("event", "part", "shown", "text", "textual")
+    __slots__ = ("event", "feed", "part", "shown", "text", "textual")
 
-    def __init__(self, text: Text, *, textual: bool) -> None:
+    def __init__(
+        self, text: Text, feed: Callable[[str], str], *, textual: bool
+    ) -> None:
         self.text = text
+        self.feed = feed
         self.textual = textual
         self.event: Event = {}
         self.part: object = None
@@ -66,7 +69,6 @@ class Editor:
     """The texts of one turn: `on_event` is a flat_map, `finish` gives what is held."""
 
     __slots__ = (
-        "_deltas",
         "_feed",
         "_held",
         "_last",
@@ -99,41 +101,38 @@ class Editor:
         self._part: object = self
         self._shown: object = None
         self._feed: Callable[[str], str] = str
-        self._deltas: Text | None = None
 
     def on_event(self, event: Event) -> Iterable[Event]:
         """Edit one event; return what may pass."""
+        text: Any
         try:
             data = event["data"]
             text = data["delta"]
             if (
-                data["part"] is self._part
-                and text.__class__ is str
-                and text
-                and len(data) == len(event) == 2
-                and event["type"] == PART_UPDATED
+                data["part"] is not self._part
+                or text.__class__ is not str
+                or not text
+                or len(data) != 2
+                or len(event) != 2
+                or event["type"] != PART_UPDATED
             ):
-                out = self._feed(text)
-                if self._held is not None:
-                    self._count(cast("Text", self._deltas).held)
-                if not out:
-                    return ()
-                if out is text and self._shown is self._part:
-                    return (event,)
-                return (
-                    {"type": PART_UPDATED, "data": {"part": self._shown, "delta": out}},
-                )
+                text = None
         except (AttributeError, KeyError, TypeError):
-            pass
-        return self._other(event)
+            text = None
+        if text is None:
+            return self._other(event)
+        feed = self._feed  # called as `self._feed(...)` it would be looked up slowly
+        out = feed(text)
+        if not out:
+            return ()
+        part = self._shown
+        if out is text and part is self._part:
+            return (event,)
+        return ({"type": PART_UPDATED, "data": {"part": part, "delta": out}},)
 
     def finish(self) -> list[Event]:
         """Let out what is held."""
         return self._flush(last=True)
-
-    def _count(self, held: int) -> None:
-        counts = cast("dict[int, int]", self._held)
-        counts[held] = counts.get(held, 0) + 1
 
     # -- the long way
 
@@ -175,9 +174,7 @@ class Editor:
             out = self._flush()
         deltas = self._deltas_of(part, kind, textual=textual)
         self._last = deltas
-        decided = deltas.text.feed(text)
-        if self._held is not None:
-            self._count(deltas.text.held)
+        decided = deltas.feed(text)
         given = data.get("part")
         shown: dict[str, Any] = {}
         snapshot = part.get("text") if textual else None
@@ -219,8 +216,7 @@ class Editor:
         if simple and part.keys() <= PART_KEPT:
             self._part = given
             self._shown = deltas.shown
-            self._feed = deltas.text.feed
-            self._deltas = deltas.text
+            self._feed = deltas.feed
         else:
             self._part = self
 
@@ -290,7 +286,8 @@ class Editor:
         deltas = self._texts.get(key)
         if deltas is None:
             text = self._text("text" if textual and kind == "text" else kind)
-            deltas = self._texts[key] = _Deltas(text, textual=textual)
+            feed = text.feed if self._held is None else _counting(text, self._held)
+            deltas = self._texts[key] = _Deltas(text, feed, textual=textual)
         return deltas
 
     def _snapshots_of(self, part: dict[str, Any], kind: object) -> _Snapshots:
@@ -350,6 +347,18 @@ class _Untouched:
 
     def flush(self, *, last: bool = False) -> str:
         return ""
+
+
+def _counting(text: Text, counts: dict[int, int]) -> Callable[[str], str]:
+    """Feed a text, and count what is held after it."""
+
+    def feed(more: str) -> str:
+        out = text.feed(more)
+        held = text.held
+        counts[held] = counts.get(held, 0) + 1
+        return out
+
+    return feed
 
 
 def _key(part: dict[str, Any], kind: object) -> object:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from ..errors import TurnError
-from .automaton import BEHIND, DEAD, FOUND, INNER, START, Automaton, State
+from .automaton import BEHIND, DEAD, FOUND, INNER, START, Automaton, Run, State
 from .detector import Detector
 from .texts import Hit, Piece, shown
 
@@ -30,6 +30,7 @@ More: TypeAlias = Callable[[str], object]
 _BLOCK_CHARS: Final = 2048
 _NONE: Final[tuple[tuple[int, int], ...]] = ()
 _NOBODY: Final = frozenset[int]()
+_NO_RUNS: Final[dict[str, Run]] = {}
 
 
 class RedactionOverflow(TurnError):
@@ -84,7 +85,8 @@ class Scanner:
     """One text being redacted: `feed` its pieces, `flush` at its end.
 
     `_buffer` holds the text from the oldest undecided character on, all indices count
-    from it. `_out` is how much of it has been let out or taken out.
+    from it. `_out` is how much of it has been let out or taken out. `_before` ends with
+    the character before it.
     """
 
     __slots__ = (
@@ -104,6 +106,7 @@ class Scanner:
         "_plain",
         "_replace",
         "_rules",
+        "_runs",
         "_seen",
         "_start",
         "_state",
@@ -141,6 +144,7 @@ class Scanner:
         self._block: int | None = None
         self._pieces: list[Piece] = []
         self._plain: bool = not rules.main.before
+        self._runs: dict[str, Run] = self._state.runs if self._plain else _NO_RUNS
         if before:
             self._buffer = before
             self._advance(0)
@@ -157,41 +161,44 @@ class Scanner:
 
     def feed(self, text: str) -> str:
         """Take the next piece of the text; return what is decided now."""
-        if not self._plain or len(text) > _BLOCK_CHARS:
-            return shown(self.take(text))
         # Most text gets along with this: candidates that begin, and end without trace.
-        before = self._state
-        run = before.runs.get(text) or self._automaton.run(before, text)
+        run = self._runs.get(text)
         if run is None:
-            return shown(self.take(text))
-        state, start, inner = run
+            if not self._plain or len(text) > _BLOCK_CHARS:
+                return shown(self.take(text))
+            run = self._automaton.run(self._state, text)
+            if run is None:
+                return shown(self.take(text))
+        state, inner, head, tail = run
         held = self._buffer
+        if tail:
+            self._state = state
+            self._runs = state.runs
+            self._inner = inner
+            self._buffer = tail
+            if head:
+                self._before = head
+                return held + head if held else head
+            if held:
+                self._before = held
+            return held
         if not state.live:
             self._state = state
-            self._buffer = ""
+            self._runs = state.runs
             if text:
-                self._before = text[-1]
-            return held + text if held else text
-        if start < 0:
-            if len(held) + len(text) >= self._rules.shortest_limit:
-                return shown(self.take(text))
-            self._state = state
-            self._buffer = held + text
-            if inner >= 0:
-                self._inner = len(held) + inner
-            return ""
+                self._before = text
+            if held:
+                self._buffer = ""
+                return held + text
+            return text
+        if len(held) + len(text) >= self._rules.shortest_limit:
+            return shown(self.take(text))
         self._state = state
-        self._inner = inner if inner < 0 else inner - start
-        if self._seen:
-            self._best, self._maybe, self._seen = None, _NONE, _NOBODY
-        self._start = 0
-        self._buffer = text[start:]
-        if start:
-            self._before = text[start - 1]
-            return held + text[:start]
-        if held:
-            self._before = held[-1]
-        return held
+        self._runs = state.runs
+        self._buffer = held + text
+        if inner >= 0:
+            self._inner = len(held) + inner
+        return ""
 
     def flush(self, *, last: bool = False) -> str:
         """End the text; return the rest of it."""
@@ -201,6 +208,7 @@ class Scanner:
 
     def take(self, text: str) -> list[Piece]:
         """Do as `feed`, and tell what was taken out."""
+        self._runs = _NO_RUNS  # also where this raises
         for at in range(0, len(text), _BLOCK_CHARS):
             known = len(self._buffer)
             self._buffer += text[at : at + _BLOCK_CHARS]
@@ -210,6 +218,7 @@ class Scanner:
 
     def end(self) -> list[Piece]:
         """Do as `flush`, and tell what was taken out."""
+        self._runs = _NO_RUNS
         size = len(self._buffer)
         oldest: _Candidate | None = None
         while True:
@@ -473,7 +482,7 @@ class Scanner:
         return at
 
     def _char_before(self, at: int) -> str:
-        return self._buffer[at - 1] if at else self._before
+        return self._buffer[at - 1] if at else self._before[-1:]
 
     def _candidate(self) -> _Candidate:
         return _Candidate(
@@ -550,6 +559,11 @@ class Scanner:
             and self._block is None
             and not self._rules.main.before
         )
+        self._runs = self._state.runs if self._plain else _NO_RUNS
+        if self._plain and not self._state.live:
+            # The next candidate may begin in a run, which does not set these.
+            self._start, self._inner = 0, -1
+            self._best, self._maybe, self._seen = None, _NONE, _NOBODY
 
     def _taken(self) -> list[Piece]:
         pieces, self._pieces = self._pieces, []

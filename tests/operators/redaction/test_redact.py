@@ -272,6 +272,22 @@ async def test_a_replacement_that_raises_shows_nothing_of_the_event():
     assert out[-1]["type"] == "session.run.failed"
 
 
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError, ValueError])
+async def test_a_replacement_that_raises_between_deltas_fails_and_shows_nothing(error):
+    calls = []
+
+    def breaks_once(name, text):
+        calls.append(name)
+        if len(calls) == 1:
+            raise error("no")
+        return "***"
+
+    chain = ops.lifecycle() | redact(detectors.EMAIL, replacement=breaks_once)
+    out = await feed(chain, deltas("Hi ", f"{MAIL} ", "and more"))
+    assert "example" not in json.dumps(out)
+    assert out[-1]["type"] == "session.run.failed"
+
+
 async def test_an_overflow_fails_the_turn_where_that_is_asked():
     op = redact(Detector.regex("X", "x[a-z]+", 10), on_overflow="fail")
     with pytest.raises(RedactionOverflow):

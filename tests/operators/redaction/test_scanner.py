@@ -186,6 +186,14 @@ def test_a_context_on_the_left_counts_and_is_not_shown():
     assert rules.redact("hunter", named) == "hunter"
 
 
+def test_a_piece_met_before_is_read_anew_behind_a_context():
+    rules = Rules(shipped.DEFAULT)
+    piece = "qrstuvwx12345678"
+    assert rules.redact(piece, named) == piece
+    before = "sk-proj-abcdefghijklmnop"
+    assert rules.redact(piece, named, before=before) == "[API_KEY]"
+
+
 def test_the_left_context_survives_any_cut():
     rules = Rules([regex("A", r"(?<=Authorization: )\w{3,8}")])
     one = Scanner(rules, named)
