@@ -93,6 +93,7 @@ OPERATORS: dict[str, Composable] = {
     "drop(type)": ops.drop("llm_call"),
     "switch(route)": ops.switch({"message.part.updated": ops.map(same)}),
     "share()": ops.share(),
+    'share(slow="wait")': ops.share(slow="wait"),
     "dedupe()": ops.dedupe(id),
     "resequence(f)": ops.resequence(lambda event: None, first=0),
     "validate()": ops.validate(),

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Literal, TypeAlias
-from weakref import WeakSet
+from weakref import ref
 
-from .errors import SlowReader
+from .reader import Reader
 
 if TYPE_CHECKING:
     from .event import Event
@@ -34,7 +34,7 @@ class Feed:
         self._replay: deque[Event] = deque(maxlen=replay)
         self._buffer = buffer
         self._slow = slow
-        self._readers: WeakSet[Reader] = WeakSet()
+        self._readers: dict[int, ref[Reader]] = {}
         self._room: asyncio.Event | None = None
         self.begun = False
         self.over = False
@@ -43,27 +43,38 @@ class Feed:
         """Add a reader."""
         reader = Reader(self, self._replay)
         if not self.over:
-            self._readers.add(reader)
+            self._readers[id(reader)] = ref(reader)
         return reader
 
     def send(self, event: Event) -> None:
         """Hand an event to every reader."""
         self._replay.append(event)
-        for reader in tuple(self._readers):
+        if not self._readers:
+            return
+        for reader in self._reading():
             if len(reader.waiting) >= self._buffer and self._slow != "wait":
                 if self._slow == "disconnect":
                     reader.fail(self._buffer)
-                    self._readers.discard(reader)
+                    self.leave(reader)
                     continue
                 reader.waiting.popleft()
                 reader.dropped += 1
             reader.put(event)
 
-    async def room(self) -> None:
-        """Wait until every reader has room for an event."""
-        while any(len(one.waiting) >= self._buffer for one in self._readers):
+    @property
+    def full(self) -> bool:
+        """Tell whether a reader has no room."""
+        if not self._readers:
+            return False
+        buffer = self._buffer
+        return any(len(one.waiting) >= buffer for one in self._reading())
+
+    async def later(self, event: Event) -> None:
+        """Hand it on once every reader has room."""
+        while self.full:
             self._room = asyncio.Event()
             await self._room.wait()
+        self.send(event)
 
     def taken(self) -> None:
         """Take note that a reader took an event, or left."""
@@ -72,84 +83,16 @@ class Feed:
 
     def leave(self, reader: Reader) -> None:
         """Forget a reader."""
-        self._readers.discard(reader)
+        self._readers.pop(id(reader), None)
         self.taken()
 
     def end(self) -> None:
         """End every reader, once it has read what waits for it."""
         self.over = True
-        for reader in tuple(self._readers):
+        for reader in self._reading():
             reader.wake()
 
-
-class Reader:
-    """One reader of a shared turn: iterate it once. `dropped` counts what it missed."""
-
-    __slots__ = (
-        "__weakref__",
-        "_arrived",
-        "_closed",
-        "_error",
-        "_feed",
-        "dropped",
-        "waiting",
-    )
-
-    def __init__(self, feed: Feed, replay: deque[Event]) -> None:
-        """Begin with what is replayed."""
-        self._feed = feed
-        self._arrived: asyncio.Future[None] | None = None
-        self._closed = False
-        self._error: Exception | None = None
-        self.dropped = 0
-        self.waiting: deque[Event] = deque(replay)
-
-    def __aiter__(self) -> Reader:
-        """Return itself."""
-        return self
-
-    async def __anext__(self) -> Event:
-        """Wait for the next event.
-
-        Raises:
-            SlowReader: it was too slow, and is disconnected.
-        """
-        while not self.waiting:
-            if self._error is not None:
-                error, self._error = self._error, None
-                self._closed = True
-                raise error
-            if self._closed or self._feed.over:
-                raise StopAsyncIteration
-            self._arrived = asyncio.get_running_loop().create_future()
-            await self._arrived
-        event = self.waiting.popleft()
-        self._feed.taken()
-        return event
-
-    async def aclose(self) -> None:
-        """Leave the turn."""
-        self._closed = True
-        self.waiting.clear()
-        self._feed.leave(self)
-        self.wake()
-
-    def __del__(self) -> None:
-        """Let a turn that waits go on without a reader that was dropped."""
-        self._feed.taken()
-
-    def put(self, event: Event) -> None:
-        """Add an event."""
-        self.waiting.append(event)
-        self.wake()
-
-    def fail(self, buffer: int) -> None:
-        """Disconnect it."""
-        self.waiting.clear()
-        self._error = SlowReader(buffer)
-        self.wake()
-
-    def wake(self) -> None:
-        """Let it look again."""
-        if self._arrived is not None and not self._arrived.done():
-            self._arrived.set_result(None)
+    def _reading(self) -> list[Reader]:
+        # A reader may be dropped meanwhile, in another thread's collection, too.
+        readers = [one() for one in tuple(self._readers.values())]
+        return [reader for reader in readers if reader is not None]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, TypeAlias
 from weakref import WeakValueDictionary
 
 from .errors import CompositionError
-from .feed import Feed, Reader, Slow
+from .feed import Feed, Slow
 from .keyed import at_least
 from .operator import Operator, Stage
+from .reader import Reader
 from .turn import TurnContext
 
 if TYPE_CHECKING:
@@ -65,13 +67,14 @@ class Share(Operator):
             feed = self._feed(key)
         feed.begun = True
 
-        async def later(event: Event) -> None:
-            if turn.ending is None:
-                await feed.room()
+        def paced(event: Event) -> Awaitable[None] | None:
+            if feed.full and turn.ending is None:
+                return feed.later(event)
             feed.send(event)
+            return None
 
-        on_event = later if self._slow == "wait" else feed.send
-        return Stage(on_event, close=feed.end, on_error="log")
+        on_event = paced if self._slow == "wait" else feed.send
+        return Stage(on_event, awaits=False, close=feed.end, on_error="log")
 
 
 def share(*, replay: int = 0, buffer: int = 256, slow: Slow = "drop_oldest") -> Share:

@@ -17,7 +17,7 @@ class Text:
     """One text: what was checked of it, what was not, and the events that wait for it.
 
     `due` says that what is `unchecked` shall be checked now: it fills the window, or
-    a sentence has ended. `checked()` gives the text for that: with the `window`
+    a sentence has ended. `checking()` gives the text for that: with the `window`
     characters before it, so that no stretch of `window` characters is seen in pieces
     only.
     """

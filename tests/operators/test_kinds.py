@@ -7,6 +7,7 @@ import pytest
 import operators as ops
 from operators.errors import CompositionError, InvalidEvent
 from operators.event import ENVELOPE, delta, llm_call, result, text_part, tool_part
+from operators.kinds import Kinds
 from operators.testing import deltas, feed
 from pipeline import Pipeline, TurnIdentity
 
@@ -81,6 +82,12 @@ def test_a_type_that_is_no_string_passes_neither_list_nor_prefix():
     assert fed(ops.drop("x*"), odd) == odd
 
 
+def test_what_is_known_of_types_is_bounded():
+    families = Kinds(["x*"])
+    assert all(f"x{n}" in families and f"y{n}" not in families for n in range(2000))
+    assert len(families._known) <= 1024
+
+
 def test_what_came_twice_passes_once_within_the_window():
     def numbered(*ids):
         return [{"type": "x", "id": one} for one in ids]
@@ -94,6 +101,8 @@ def test_what_came_twice_passes_once_within_the_window():
 def test_what_has_no_key_and_the_envelope_always_pass():
     events = [{"type": "x"}, {"type": "x"}, *plain("error", "error")]
     assert fed(ops.dedupe(), events) == events
+    errors = plain("error", "error")
+    assert fed(ops.dedupe("type"), errors) == errors
     got = piped(ops.dedupe("type"), [{"type": "x"}, {"type": "x"}])
     assert kinds(got) == ["session.run.started", "x", "session.run.completed"]
 
@@ -187,6 +196,7 @@ def test_a_check_of_ones_own_says_what_is_wrong_in_any_way():
 
     for check, said in (
         (raises, "not mine"),
+        (lambda event: len(event["type"], 1), "takes exactly one argument"),
         (lambda event: False, "does not pass the check"),
         (lambda event: "too long", "too long"),
     ):

@@ -123,6 +123,19 @@ def test_at_most_a_window_waits_and_what_is_missing_is_told():
     assert logs == ["events 1 never came", "events 6 to 8 never came"]
 
 
+def test_what_a_full_window_gives_up_does_not_wait_and_is_late_for_good():
+    other = {"type": "y", "n": None}
+    events = [*numbered(0, 2, 3), other, *numbered(4), other, *numbered(1, 5)]
+    got = fed(ops.resequence("n", first=0, window=2), events)
+    assert numbers(got) == [0, None, 2, 3, 4, None, 5]
+
+
+def test_of_two_that_wait_with_one_number_the_first_stays():
+    one, other = ({"type": "x", "n": 1, "which": n} for n in range(2))
+    (_, got) = fed(ops.resequence("n", first=0), [one, other, *numbered(0)])
+    assert got is one
+
+
 def test_duplicates_go_and_what_has_no_number_passes_at_once():
     events = [*numbered(2), {"type": "y"}, *numbered(1, 1, 2, 3)]
     got = fed(ops.resequence(lambda event: event.get("n"), first=1), events)

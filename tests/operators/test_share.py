@@ -66,6 +66,17 @@ async def test_every_reader_gets_all_that_comes_and_ends_with_the_turn():
     assert texts(await late) == ["c", "completed"]
 
 
+async def test_a_reader_that_waits_ends_with_a_turn_that_says_no_more():
+    gate = Gate("a")
+    shared = ops.share()
+    run = (Pipeline(gate) | shared).start(IDENTITY)
+    waiting = asyncio.create_task(read(shared.subscribe(run.context)))
+    main = asyncio.create_task(run.outcome())
+    await gate.give(1)
+    await main
+    assert texts(await waiting) == ["a"]
+
+
 async def test_a_late_reader_gets_the_last_events_first():
     gate = Gate("a", "b", "c")
     run, shared = turn(gate, replay=2)
@@ -172,6 +183,18 @@ async def test_nothing_is_kept_of_a_turn_that_has_ended():
     del run, main
     gc.collect()
     assert len(shared._feeds) == 0
+
+
+async def test_a_reader_of_a_turn_that_has_ended_and_gone_ends_at_once():
+    gate = Gate("a")
+    run, shared = turn(gate, replay=5)
+    main = asyncio.create_task(run.outcome())
+    await gate.give(1)
+    await main
+    context = run.context
+    del run, main
+    gc.collect()
+    assert await read(shared.subscribe(context)) == []
 
 
 async def test_two_turns_of_one_id_have_readers_of_their_own():

@@ -120,6 +120,20 @@ def test_an_operator_that_raises_in_a_route_fails_the_turn_by_its_name(listed):
         assert outcome.error.__notes__ == ["raised by bad one, in a route"]
 
 
+def test_a_route_that_cannot_give_what_it_holds_fails_the_turn():
+    class Held:
+        def on_event(self, one): ...
+
+        def finish(self):
+            raise ValueError("lost")
+
+    chat = Pipeline(lambda: [event("a")]) | ops.lifecycle()
+    chat |= ops.switch({"a": ops.operator(Held)})
+    _, outcome = asyncio.run(outcome_of(chat, []))
+    assert outcome.status == "failed"
+    assert outcome.error.__notes__ == ["raised by Held, in a route"]
+
+
 def test_a_tap_of_a_route_is_logged_and_its_hooks_run_with_the_turn():
     order = []
 
