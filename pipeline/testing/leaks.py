@@ -61,30 +61,33 @@ class Watch:
         self._tasks = set(asyncio.all_tasks())
         self._generators: list[weakref.ref[AsyncGenerator[Any, Any]]] = []
         self._dropped: list[str] = []
-        self._hooks = sys.get_asyncgen_hooks()
         loop = asyncio.get_running_loop()
         timers = loop.pending_timers() if isinstance(loop, VirtualLoop) else []
         self._timers = {id(timer) for timer in timers}
 
     def begin(self) -> None:
         """Watch the generators that are first iterated from now on."""
-        hooks = self._hooks = sys.get_asyncgen_hooks()
+        # Not the pair itself: the collector does not look into that, and the loop whose
+        # methods these are would stay for good.
+        before, after = self._before, self._after = sys.get_asyncgen_hooks()
+        names = self._dropped
+        generators = self._generators
 
         def first(generator: AsyncGenerator[Any, Any]) -> None:
-            self._generators.append(weakref.ref(generator))
-            if hooks.firstiter is not None:
-                hooks.firstiter(generator)
+            generators.append(weakref.ref(generator))
+            if before is not None:
+                before(generator)
 
         def dropped(generator: AsyncGenerator[Any, Any]) -> None:
-            self._dropped.append(_name(generator))
-            if hooks.finalizer is not None:
-                hooks.finalizer(generator)
+            names.append(_name(generator))
+            if after is not None:
+                after(generator)
 
         sys.set_asyncgen_hooks(first, dropped)
 
     def end(self) -> None:
         """Watch no further generators."""
-        sys.set_asyncgen_hooks(*self._hooks)
+        sys.set_asyncgen_hooks(self._before, self._after)
 
     async def left(self) -> list[str]:
         """List what is left once the loop has gone around a few times."""
