@@ -195,10 +195,9 @@ async def test_the_usage_of_a_stream_cut_at_any_event_is_sane(name, way, place):
                 continue
             assert usage.input_tokens == 33
             assert usage.provenance == ("estimated" if len(text) > 4 else "cumulative")
-        elif not text:
-            assert usage is None
+        elif not text and usage is None:
             continue
-        else:
+        else:  # what was left of the read that was cut counts, too
             assert usage.provenance == "estimated"
             assert usage.input_tokens == 12  # of REQUEST
         assert before <= usage.output_tokens <= wrote + 25
