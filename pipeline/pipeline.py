@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn
 
 from operators.errors import CompositionError
 from operators.operator import (
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from operators.event import Event
 
     from .audit import Audit
+
+_DETACH_S: Final = 300.0
+_SETTLE_S: Final = 10.0
 
 GraphFormat = Literal["mermaid", "dot", "svg", "ascii"]
 
@@ -91,8 +94,8 @@ class Pipeline:
         request: Any = None,
         execution_id: str | None = None,
         on_disconnect: OnDisconnect = "cancel",
-        detach_timeout: float = 300.0,
-        settle_timeout: float = 10.0,
+        detach_timeout: float = _DETACH_S,
+        settle_timeout: float = _SETTLE_S,
         wait_until: Callable[[Awaitable[object]], object] | None = None,
         log: Log | None = None,
         clock: Callable[[], float] | None = None,
@@ -117,11 +120,17 @@ class Pipeline:
             raise ValueError(
                 f'on_disconnect must be "cancel" or "detach", not {on_disconnect!r}'
             )
-        _check_seconds("settle_timeout", settle_timeout)
-        _check_seconds("detach_timeout", detach_timeout)
-        _check_function("wait_until", wait_until)
-        _check_function("log", log)
-        _check_function("clock", clock)
+        # Every turn comes through here: what is left at its default is not looked at.
+        if settle_timeout != _SETTLE_S:
+            _check_seconds("settle_timeout", settle_timeout)
+        if detach_timeout != _DETACH_S:
+            _check_seconds("detach_timeout", detach_timeout)
+        if wait_until is not None:
+            _check_function("wait_until", wait_until)
+        if log is not None:
+            _check_function("log", log)
+        if clock is not None:
+            _check_function("clock", clock)
         if execution_id is None:
             execution_id = derive_execution_id(
                 identity.tenant_id or "-", identity.session_id, identity.turn_index
@@ -189,8 +198,6 @@ class Pipeline:
 
 
 def _check_function(name: str, hook: object) -> None:
-    if hook is None:
-        return
     if not callable(hook) or (name == "clock" and is_async(hook)):
         raise TypeError(f"{name} must be a plain function, not {hook!r}")
 

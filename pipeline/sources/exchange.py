@@ -251,6 +251,9 @@ class Exchange:
                     body += await self._waiting.wait(self._chunks.__anext__)
         return bytes(body)
 
+    # Closing has no other outcome than closed: the answer is had by then, or its error
+    # is on its way, and what breaks off here must not take its place.
+
     async def _close(self, drain: bool) -> None:
         if drain:
             await self._pull_out()
