@@ -63,6 +63,8 @@ def persist(
     def settle(turn: TurnContext) -> Awaitable[None] | None:
         record = turn.record()
         bound = save if bind is None else bind(turn)
+        if turn.recording is not None:
+            return recorded(turn, bound, turn.recording(label, record))
         if retries or timeout is not None:
             return again(turn, bound, record)
         value: Any = bound(record)
@@ -70,6 +72,13 @@ def persist(
             return awaited(turn, value)
         turn.persisted = True
         return None
+
+    async def recorded(
+        turn: TurnContext,
+        bound: Callable[..., object],
+        recording: Awaitable[TurnRecord],
+    ) -> None:
+        await again(turn, bound, await recording)
 
     async def awaited(turn: TurnContext, pending: Awaitable[object]) -> None:
         await pending

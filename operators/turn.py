@@ -200,7 +200,9 @@ class TurnContext:
     set; `produced` is the text that the source's own `final_text()` gave. `final_text`
     is set while settling. `rewrites` are the transforms opened so far, in order: what
     is stored of the turn has passed them. `stop(error)` ends the turn from outside of
-    an `on_event`: a timer, a task; an `on_event` simply raises.
+    an `on_event`: a timer, a task; an `on_event` simply raises. `recording(sink, record)`
+    is awaited before a sink stores a record: who carries the turn makes it durable, and
+    returns the record to store, an earlier one where there was one already.
     """
 
     # Defaults live on the class: a turn sets only what differs.
@@ -217,6 +219,7 @@ class TurnContext:
     settle_timeout: float = 10.0
     _usage: Usage | None = None
     ending: Ending | None = None
+    recording: Callable[[str, TurnRecord], Awaitable[TurnRecord]] | None = None
     stopper: Callable[[BaseException], object] | None = None
     logging: tuple[Awaitable[object], ...] = ()
 

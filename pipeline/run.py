@@ -117,8 +117,10 @@ class TurnRun(Flow):
         """
         return self._open_body("events")
 
-    def body(self, wire: str = "ndjson") -> Body[bytes]:
+    def body(self, wire: str = "ndjson", *, heartbeat: bool = True) -> Body[bytes]:
         """Read the turn as bytes, one chunk per read of the source.
+
+        `heartbeat=False` leaves the pipeline's heartbeats out: a log wants none.
 
         Raises:
             TurnMisuse: it is read already.
@@ -132,7 +134,7 @@ class TurnRun(Flow):
             body = self._open_body("wire")
             self._encode = (encoder.encode, encoder.encode_many)
         beat = self._recipe.heartbeat
-        if beat is not None:
+        if beat is not None and heartbeat:
             chunk = encoder.heartbeat(beat.pad)
             self._beat = (chunk, beat.every, beat.until == "end")
         return body

@@ -53,6 +53,7 @@ class Settlement:
     _generation = 0
     _held: tuple[tuple[int, Event], ...] = ()
     _iterators: list[Any]
+    _journal: Callable[[list[Event]], Awaitable[None]] | None = None
     _lines: deque[Any]
     _loop: asyncio.AbstractEventLoop
     _opened: Opened
@@ -212,6 +213,10 @@ class Settlement:
                 await self._opened.push(start, event, out)
             if self._opened.hooks.finish:
                 await self._opened.finish(out)
+            if self._journal is not None:
+                await self._journal(out)
+                if generation != self._generation:
+                    return
             if self._final_text is not None:
                 await self._settle_stages()
             else:
