@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
 import typer
 
+from . import cli_durable
 from .cli_run import USAGE, BadUsageError, Request, run
 from .cli_store import data_dir
 from .pipeline import Pipeline
@@ -148,6 +150,76 @@ def audit(target: Target) -> None:
     print(found)
     if found.open:
         raise typer.Exit(1)
+
+
+ExecutionId = Annotated[
+    str, typer.Argument(metavar="EXECUTION_ID", help="The turn.", show_default=False)
+]
+Database = Annotated[
+    str,
+    typer.Option(
+        "--db",
+        metavar="URL",
+        help="Where turns are kept: an SQLite file, or sqlite:/// or postgresql:// URL.",
+        show_default=False,
+    ),
+]
+
+
+@app.command()
+def status(execution_id: ExecutionId, *, db: Database) -> None:
+    """Tell how a kept turn stands; exit 1 where it failed, 130 where it was cancelled."""
+    _exit(lambda: cli_durable.status(db, execution_id))
+
+
+@app.command()
+def attach(
+    execution_id: ExecutionId,
+    *,
+    db: Database,
+    after: Annotated[
+        int, typer.Option(min=0, help="How many lines are here already.")
+    ] = 0,
+) -> None:
+    """Print a kept turn's events, from the first or after a cursor, until it ends.
+
+    Leaving it, with Ctrl-C, does not end the turn.
+    """
+    _exit(lambda: cli_durable.attach(db, execution_id, after))
+
+
+@app.command()
+def tail(
+    execution_id: ExecutionId,
+    *,
+    db: Database,
+    lines: Annotated[
+        int, typer.Option("-n", "--lines", min=0, help="How many to begin with.")
+    ] = 10,
+) -> None:
+    """Print a kept turn's last events, and those that come, until it ends."""
+    _exit(lambda: cli_durable.tail(db, execution_id, lines))
+
+
+@app.command()
+def cancel(
+    execution_id: ExecutionId,
+    *,
+    db: Database,
+    reason: Annotated[
+        str, typer.Option(help="What its readers are told.")
+    ] = "cancelled",
+) -> None:
+    """Stop a turn that runs, wherever it runs; exit 1 where it had ended."""
+    _exit(lambda: cli_durable.cancel(db, execution_id, reason))
+
+
+def _exit(command: Callable[[], int]) -> NoReturn:
+    try:
+        code = command()
+    except BadUsageError as error:
+        _refuse(str(error))
+    raise typer.Exit(code)
 
 
 def load(target: str) -> Pipeline:

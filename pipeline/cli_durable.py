@@ -1,0 +1,138 @@
+"""`turnpipe status, attach, tail, cancel`: a turn of a store, from another terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from operators.errors import DurableError
+
+from .cli_run import BadUsageError
+
+if TYPE_CHECKING:
+    from .durable import TurnHub
+
+_EXIT: Final = {"completed": 0, "running": 0, "failed": 1, "lost": 1, "cancelled": 130}
+_LEFT: Final = 130
+
+
+def status(db: str, execution_id: str) -> int:
+    """Print how a turn stands, as one JSON object; the exit code tells too."""
+
+    async def ask(hub: TurnHub) -> int:
+        found = await hub.status(execution_id)
+        shown = {
+            "executionId": found.execution_id,
+            "sessionId": found.session_id,
+            "status": found.status,
+            "cursor": found.cursor,
+            "owner": found.owner,
+            "errorCode": found.error_code,
+            "cancelReason": found.cancel_reason,
+            "startedAt": _time(found.started_at),
+            "updatedAt": _time(found.updated_at),
+            "endedAt": None if found.ended_at is None else _time(found.ended_at),
+        }
+        print(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
+        return _EXIT[found.status]
+
+    return _asked(db, ask)
+
+
+def cancel(db: str, execution_id: str, reason: str) -> int:
+    """Ask a turn to stop, and wait until it has."""
+
+    async def ask(hub: TurnHub) -> int:
+        if not await hub.cancel(execution_id, reason):
+            _say(f"{execution_id} had ended before")
+            return 1
+        outcome = await hub.attach(execution_id).outcome()
+        _say(f"{execution_id} is {outcome.status}")
+        return 0
+
+    return _asked(db, ask)
+
+
+def attach(db: str, execution_id: str, after: int) -> int:
+    """Print a turn's lines after a cursor until it ends; leaving does not end it."""
+
+    async def ask(hub: TurnHub) -> int:
+        cursor = after
+        turn = hub.attach(execution_id, after)
+        try:
+            async with aclosing(turn.body()) as body:  # type: ignore[type-var]  # it is a generator
+                async for chunk in body:
+                    sys.stdout.buffer.write(chunk)
+                    sys.stdout.flush()
+                    cursor += chunk.count(b"\n")
+        except asyncio.CancelledError:
+            _say(f"left after line {cursor}: go on with --after {cursor}")
+            raise
+        found = await hub.status(execution_id)
+        _say(f"{execution_id} {found.status}, {found.cursor} lines")
+        return _EXIT[found.status]
+
+    return _asked(db, ask)
+
+
+def tail(db: str, execution_id: str, lines: int) -> int:
+    """Print a turn's last lines, and go on until it ends."""
+
+    async def ask(hub: TurnHub) -> int:
+        return max((await hub.status(execution_id)).cursor - lines, 0)
+
+    found = _asked(db, ask, failed=-1)
+    return 1 if found < 0 else attach(db, execution_id, found)
+
+
+def _asked(
+    db: str, ask: Callable[[TurnHub], Awaitable[int]], *, failed: int = 1
+) -> int:
+    async def work() -> int:
+        from .durable import TurnHub
+        from .stores import SqlStore
+
+        async with TurnHub(SqlStore(store_url(db))) as hub:
+            return await ask(hub)
+
+    try:
+        return asyncio.run(work())
+    except (DurableError, ValueError) as error:
+        _say(str(error))
+        return failed
+    except KeyboardInterrupt:
+        return _LEFT
+
+
+def store_url(db: str) -> str:
+    """Take a path for an SQLite file that must be there.
+
+    Raises:
+        BadUsageError: there is no such file.
+    """
+    if "://" in db:
+        return db
+    path = Path(db)
+    if not path.is_file():
+        raise BadUsageError(
+            f"--db {db}: there is no such file; give one, or a URL such as "
+            f"postgresql://user@host/name"
+        )
+    return f"sqlite:///{path.absolute()}"
+
+
+def _time(seconds: float) -> str:
+    return (
+        datetime.fromtimestamp(seconds).astimezone().isoformat(timespec="milliseconds")
+    )
+
+
+def _say(message: str) -> None:
+    print(f"turnpipe: {message}", file=sys.stderr)
