@@ -228,14 +228,20 @@ class TurnHub:
         given = dict(pipelines or {})
         self._pipelines.update(given)
         done: dict[str, Recovered] = {}
-        for run in await self._store.orphans():
+
+        async def one(run: Run) -> None:
             try:
                 how = await self._recover(run, given)
             except DurableError as exc:
                 logger.warning("turn %s was not recovered: %s", run.id, exc)
-                continue
-            if how is not None:
-                done[run.id] = how
+            else:
+                if how is not None:
+                    done[run.id] = how
+
+        orphans = await self._ask(self._store.orphans)
+        async with asyncio.TaskGroup() as group:
+            for run in orphans:
+                group.create_task(one(run), name=f"turnpipe recover {run.id}")
         return done
 
     async def close(self) -> None:

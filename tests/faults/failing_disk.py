@@ -74,7 +74,9 @@ class Disk:
         self.code = None
         self.kinds = ("write", "sync", "truncate")
 
-    def fail(self, nth, *, kinds=("write", "sync", "truncate"), code=None, sticky=False):
+    def fail(
+        self, nth, *, kinds=("write", "sync", "truncate"), code=None, sticky=False
+    ):
         self.calls = self.failed = 0
         self.nth, self.kinds, self.code, self.sticky = nth, kinds, code, sticky
 
@@ -98,7 +100,9 @@ def failing_disk():
     """Put the disk under every database that is opened from now on."""
     sqlite = library()
     if sqlite is None:
-        raise RuntimeError("this Python has its SQLite inside: no VFS can be put under it")
+        raise RuntimeError(
+            "this Python has its SQLite inside: no VFS can be put under it"
+        )
     sqlite.sqlite3_vfs_find.restype = POINTER(Vfs)
     sqlite.sqlite3_vfs_find.argtypes = [c_char_p]
     sqlite.sqlite3_vfs_register.argtypes = [POINTER(Vfs), c_int]
@@ -117,7 +121,11 @@ def failing_disk():
             sync = SYNC(methods.contents.xSync)
             truncate = TRUNCATE(methods.contents.xTruncate)
             ours = (
-                WRITE(lambda f, d, n, o: disk.ask("write", IOERR_WRITE) or write(f, d, n, o)),
+                WRITE(
+                    lambda f, d, n, o: (
+                        disk.ask("write", IOERR_WRITE) or write(f, d, n, o)
+                    )
+                ),
                 SYNC(lambda f, flags: disk.ask("sync", IOERR_FSYNC) or sync(f, flags)),
                 TRUNCATE(
                     lambda f, n: disk.ask("truncate", IOERR_TRUNCATE) or truncate(f, n)

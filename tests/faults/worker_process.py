@@ -23,6 +23,9 @@ from operators.errors import DurableError
 from pipeline import Pipeline, TurnIdentity
 from pipeline.durable import TurnHub
 
+PACE_S = 0.04
+"""The most between two events."""
+
 
 def store_of(url):
     from pipeline.stores import SqlStore
@@ -63,7 +66,7 @@ def chat_of(folder, count):
         note(folder / "runs", f"{n} {os.getpid()}")
         part = ops.event.text_part("t")
         for word in words(n, count):
-            await asyncio.sleep(random.uniform(0, 0.01))
+            await asyncio.sleep(random.uniform(0, PACE_S))
             yield ops.event.delta(part, word)
 
     async def save(record):
@@ -79,7 +82,7 @@ def chat_of(folder, count):
     )
 
 
-async def work(url, folder, name, lease, turns, count):
+async def work(url, folder, name, *, lease, turns, count):
     chat = chat_of(folder, count)
     hub = TurnHub(store_of(url), worker_id=f"{name}:{os.getpid()}", lease=lease)
     stopping = asyncio.Event()
@@ -117,7 +120,7 @@ async def work(url, folder, name, lease, turns, count):
     async with hub:
         tasks = [
             asyncio.create_task(one())
-            for one in (starting, recovering, reading, reading)
+            for one in (*(() if name == "w1" else (starting,)), recovering, reading)
         ]
         await stopping.wait()
         for task in tasks:
@@ -128,7 +131,8 @@ async def work(url, folder, name, lease, turns, count):
 def main():
     logging.disable(logging.CRITICAL)
     url, folder, name, lease, turns, count = sys.argv[1:]
-    asyncio.run(work(url, Path(folder), name, float(lease), int(turns), int(count)))
+    sizes = {"lease": float(lease), "turns": int(turns), "count": int(count)}
+    asyncio.run(work(url, Path(folder), name, **sizes))
 
 
 if __name__ == "__main__":

@@ -8,13 +8,11 @@ import operators as ops
 from operators.errors import InputMismatch, TurnActive, TurnMisuse, UnknownTurn
 from pipeline import Pipeline, TurnIdentity
 from pipeline.durable import TurnHub
-from pipeline.stores import MemoryStore
 
 from .worker import (
     EXECUTION_ID,
     IDENTITY,
     TERMINALS,
-    Clock,
     Gate,
     Saved,
     Worker,
@@ -31,19 +29,22 @@ from .worker import (
 A, B, C = delta("a"), delta("b"), delta("c")
 
 
-def run(test):
+def run(test, place):
     async def bounded():
         async with asyncio.timeout(20):
-            await test()
+            try:
+                await test(place)
+            finally:
+                await place.close()
 
     asyncio.run(bounded())
 
 
-def test_a_turn_runs_to_its_end_and_is_read_again_from_every_line():
-    async def test():
+def test_a_turn_runs_to_its_end_and_is_read_again_from_every_line(place):
+    async def test(place):
         source, saved = Gate(A, B, C), Saved()
         source.all()
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(source, saved), IDENTITY, {"q": 1})
             whole = await read_all(turn)
             assert turn.execution_id == EXECUTION_ID
@@ -64,13 +65,13 @@ def test_a_turn_runs_to_its_end_and_is_read_again_from_every_line():
             status = await turn.status()
             assert (status.status, status.cursor) == ("completed", 5)
 
-    run(test)
+    run(test, place)
 
 
-def test_the_body_has_the_same_lines_in_whatever_chunks_it_comes():
-    async def test():
+def test_the_body_has_the_same_lines_in_whatever_chunks_it_comes(place):
+    async def test(place):
         source = Gate(A, B, C)
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(source), IDENTITY)
             reader = asyncio.create_task(read_bytes(turn))
             for _ in range(4):
@@ -83,13 +84,13 @@ def test_the_body_has_the_same_lines_in_whatever_chunks_it_comes():
                     whole.splitlines(keepends=True)[after:]
                 )
 
-    run(test)
+    run(test, place)
 
 
-def test_a_turn_goes_on_when_its_only_reader_leaves():
-    async def test():
+def test_a_turn_goes_on_when_its_only_reader_leaves(place):
+    async def test(place):
         source, saved = Gate(A, B, C), Saved()
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(source, saved), IDENTITY)
             reader = turn.events()
             assert (await anext(reader))["type"] == "session.run.started"
@@ -98,13 +99,13 @@ def test_a_turn_goes_on_when_its_only_reader_leaves():
             assert (await turn.outcome()).status == "completed"
             assert saved.texts == ["abc"]
 
-    run(test)
+    run(test, place)
 
 
-def test_a_retry_with_the_same_id_attaches_and_never_runs_the_source_again():
-    async def test():
+def test_a_retry_with_the_same_id_attaches_and_never_runs_the_source_again(place):
+    async def test(place):
         source = Gate(A, B)
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turns = await asyncio.gather(
                 *[hub.start(chat(source), IDENTITY, {"q": 1}) for _ in range(10)]
             )
@@ -115,13 +116,13 @@ def test_a_retry_with_the_same_id_attaches_and_never_runs_the_source_again():
             assert await read_all(again) == read[0]
             assert source.runs == 1
 
-    run(test)
+    run(test, place)
 
 
-def test_the_same_id_with_another_request_is_refused_running_and_ended():
-    async def test():
+def test_the_same_id_with_another_request_is_refused_running_and_ended(place):
+    async def test(place):
         source = Gate(A)
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(source), IDENTITY, {"q": 1})
             with pytest.raises(InputMismatch):
                 await hub.start(chat(source), IDENTITY, {"q": 2})
@@ -130,14 +131,14 @@ def test_the_same_id_with_another_request_is_refused_running_and_ended():
             with pytest.raises(InputMismatch):
                 await hub.start(chat(source), IDENTITY, {"q": 2})
 
-    run(test)
+    run(test, place)
 
 
-def test_a_failed_turn_is_replayed_as_it_failed():
-    async def test():
+def test_a_failed_turn_is_replayed_as_it_failed(place):
+    async def test(place):
         source, saved = Gate(A, error=RuntimeError("secret")), Saved()
         source.all()
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(
                 chat(source, saved, partial=True), IDENTITY, log=lambda *_: None
             )
@@ -150,17 +151,17 @@ def test_a_failed_turn_is_replayed_as_it_failed():
             assert [record.status for record in saved] == ["failed"]
             assert (await hub.status(EXECUTION_ID)).error_code == "source_failed"
 
-    run(test)
+    run(test, place)
 
 
 def other(turn_index, session="s-1"):
     return TurnIdentity(tenant_id="ws-1", session_id=session, turn_index=turn_index)
 
 
-def test_a_session_runs_one_turn_at_a_time_and_says_which():
-    async def test():
+def test_a_session_runs_one_turn_at_a_time_and_says_which(place):
+    async def test(place):
         first, second = Gate(A), Gate(B)
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(first), other(0))
             with pytest.raises(TurnActive) as caught:
                 await hub.start(chat(second), other(1))
@@ -174,11 +175,11 @@ def test_a_session_runs_one_turn_at_a_time_and_says_which():
             await (await hub.start(chat(second), other(1))).outcome()
             assert second.runs == 2
 
-    run(test)
+    run(test, place)
 
 
-def test_queued_turns_run_one_after_another_in_order():
-    async def test():
+def test_queued_turns_run_one_after_another_in_order(place):
+    async def test(place):
         running, most, order = 0, 0, []
 
         def source(index):
@@ -193,7 +194,7 @@ def test_queued_turns_run_one_after_another_in_order():
 
             return produce
 
-        async with TurnHub(MemoryStore(), busy="queue") as hub:
+        async with TurnHub(place.store(), busy="queue") as hub:
             turns = await asyncio.gather(
                 *[hub.start(chat(source(i)), other(i)) for i in range(6)]
             )
@@ -202,13 +203,13 @@ def test_queued_turns_run_one_after_another_in_order():
             assert most == 1
             assert order == sorted(order)
 
-    run(test)
+    run(test, place)
 
 
-def test_cancel_previous_ends_the_turn_that_runs_and_takes_its_place():
-    async def test():
+def test_cancel_previous_ends_the_turn_that_runs_and_takes_its_place(place):
+    async def test(place):
         first, second, saved = Gate(A, B), Gate(C), Saved()
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(first, saved, partial=True), other(0))
             first.let()
             await logged(hub._store, 2, turn.execution_id)
@@ -220,13 +221,13 @@ def test_cancel_previous_ends_the_turn_that_runs_and_takes_its_place():
             assert [(r.status, r.text) for r in saved] == [("cancelled", "a")]
             assert first.closed == 1
 
-    run(test)
+    run(test, place)
 
 
-def test_a_cancel_ends_the_turn_with_its_terminal_in_the_log():
-    async def test():
+def test_a_cancel_ends_the_turn_with_its_terminal_in_the_log(place):
+    async def test(place):
         source, saved = Gate(A, B), Saved()
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(source, saved, partial=True), IDENTITY)
             source.let()
             await logged(hub._store, 2)
@@ -241,13 +242,13 @@ def test_a_cancel_ends_the_turn_with_its_terminal_in_the_log():
             assert not await turn.cancel("again")
             assert saved.texts == ["a"]
 
-    run(test)
+    run(test, place)
 
 
-def test_a_cancel_from_another_worker_reaches_the_owner():
-    async def test():
-        store, source = MemoryStore(), Gate(A)
-        async with Worker(store) as one, Worker(store) as two:
+def test_a_cancel_from_another_worker_reaches_the_owner(place):
+    async def test(place):
+        source = Gate(A)
+        async with Worker(place.store()) as one, Worker(place.store()) as two:
             turn = await one.hub.start(chat(source), IDENTITY)
             there = two.hub.attach(EXECUTION_ID)
             reader = asyncio.create_task(read_all(there))
@@ -259,13 +260,13 @@ def test_a_cancel_from_another_worker_reaches_the_owner():
             assert (await turn.outcome()).reason == "from elsewhere"
             assert (await there.outcome()).reason == "from elsewhere"
 
-    run(test)
+    run(test, place)
 
 
-def test_two_workers_start_one_turn_once_and_read_the_same():
-    async def test():
-        store, source = MemoryStore(), Gate(A, B, C)
-        async with Worker(store) as one, Worker(store) as two:
+def test_two_workers_start_one_turn_once_and_read_the_same(place):
+    async def test(place):
+        source = Gate(A, B, C)
+        async with Worker(place.store()) as one, Worker(place.store()) as two:
             turns = await asyncio.gather(
                 one.hub.start(chat(source), IDENTITY),
                 two.hub.start(chat(source), IDENTITY),
@@ -276,13 +277,12 @@ def test_two_workers_start_one_turn_once_and_read_the_same():
             assert first == second
             assert source.runs == 1
 
-    run(test)
+    run(test, place)
 
 
-def test_the_lease_of_a_silent_turn_is_kept():
-    async def test():
-        clock = Clock()
-        store, source = MemoryStore(clock=clock), Gate(A)
+def test_the_lease_of_a_silent_turn_is_kept(place):
+    async def test(place):
+        store, source = place.store(), Gate(A)
         async with TurnHub(store, lease=0.3) as hub:
             turn = await hub.start(chat(source), IDENTITY)
             await asyncio.sleep(1.0)
@@ -290,14 +290,14 @@ def test_the_lease_of_a_silent_turn_is_kept():
             source.all()
             assert (await turn.outcome()).status == "completed"
 
-    run(test)
+    run(test, place)
 
 
-def test_a_closing_hub_lets_turns_end_and_then_stops_them():
-    async def test():
-        store = MemoryStore()
+def test_a_closing_hub_lets_turns_end_and_then_stops_them(place):
+    async def test(place):
+        store = place.store()
         quick, slow, saved = Gate(A), Gate(B, C), Saved()
-        hub = TurnHub(store, drain_timeout=0.1)
+        hub = TurnHub(place.store(), drain_timeout=0.1)
         ends = await hub.start(chat(quick), other(0, "s-1"))
         stuck = await hub.start(chat(slow, saved, partial=True), other(0, "s-2"))
         quick.all()
@@ -314,12 +314,12 @@ def test_a_closing_hub_lets_turns_end_and_then_stops_them():
             await hub.start(chat(quick), IDENTITY)
         assert not [t for t in asyncio.all_tasks() if "turnpipe" in t.get_name()]
 
-    run(test)
+    run(test, place)
 
 
-def test_an_unknown_turn_is_said_to_be_unknown():
-    async def test():
-        async with TurnHub(MemoryStore()) as hub:
+def test_an_unknown_turn_is_said_to_be_unknown(place):
+    async def test(place):
+        async with TurnHub(place.store()) as hub:
             turn = hub.attach("nobody:knows:0")
             for ask in (turn.outcome, turn.status, turn.cancel):
                 with pytest.raises(UnknownTurn):
@@ -327,12 +327,12 @@ def test_an_unknown_turn_is_said_to_be_unknown():
             with pytest.raises(UnknownTurn):
                 await read_all(turn)
 
-    run(test)
+    run(test, place)
 
 
-def test_cursors_below_zero_and_requests_that_are_no_json_are_refused():
-    async def test():
-        async with TurnHub(MemoryStore()) as hub:
+def test_cursors_below_zero_and_requests_that_are_no_json_are_refused(place):
+    async def test(place):
+        async with TurnHub(place.store()) as hub:
             with pytest.raises(ValueError, match="0 or more"):
                 hub.attach("x", -1)
             with pytest.raises(ValueError, match="0 or more"):
@@ -345,15 +345,15 @@ def test_cursors_below_zero_and_requests_that_are_no_json_are_refused():
                 await hub.start(chat(Gate()), IDENTITY, busy="wait")
         for options in ({"lease": 0}, {"lease": "1"}, {"drain_timeout": -1}):
             with pytest.raises((TypeError, ValueError)):
-                TurnHub(MemoryStore(), **options)
+                TurnHub(place.store(), **options)
 
-    run(test)
+    run(test, place)
 
 
-def test_a_cursor_past_the_end_waits_on_a_running_turn():
-    async def test():
+def test_a_cursor_past_the_end_waits_on_a_running_turn(place):
+    async def test(place):
         source = Gate(A, B)
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(source), IDENTITY)
             reader = asyncio.create_task(read_all(turn, 3))
             await asyncio.sleep(0.05)
@@ -361,13 +361,13 @@ def test_a_cursor_past_the_end_waits_on_a_running_turn():
             source.all()
             assert kinds(await reader) == ["session.run.completed"]
 
-    run(test)
+    run(test, place)
 
 
-def test_heartbeats_are_no_lines_of_the_log():
-    async def test():
+def test_heartbeats_are_no_lines_of_the_log(place):
+    async def test(place):
         source = Gate(A)
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(chat(source, more=[ops.heartbeat(0.01)]), IDENTITY)
             await asyncio.sleep(0.1)
             source.all()
@@ -376,27 +376,27 @@ def test_heartbeats_are_no_lines_of_the_log():
             assert run_.lines == 3
             assert b"\n\n" not in await read_bytes(turn)
 
-    run(test)
+    run(test, place)
 
 
-def test_a_turn_without_lifecycle_ends_its_readers_too():
-    async def test():
+def test_a_turn_without_lifecycle_ends_its_readers_too(place):
+    async def test(place):
         async def broken():
             yield A
             raise RuntimeError("no envelope")
 
-        async with TurnHub(MemoryStore()) as hub:
+        async with TurnHub(place.store()) as hub:
             turn = await hub.start(Pipeline(broken) | ops.accumulate(), IDENTITY)
             assert kinds(await read_all(turn)) == ["message.part.updated"]
             assert (await turn.outcome()).status == "failed"
             assert (await hub.status(EXECUTION_ID)).status == "failed"
 
-    run(test)
+    run(test, place)
 
 
-def test_what_was_held_back_is_logged_before_the_message_is_stored():
-    async def test():
-        store = MemoryStore()
+def test_what_was_held_back_is_logged_before_the_message_is_stored(place):
+    async def test(place):
+        store = place.store()
         at_save = []
 
         async def save(record):
@@ -412,13 +412,13 @@ def test_what_was_held_back_is_logged_before_the_message_is_stored():
         assert at_save == [len(events) - 1]
         assert kinds(events)[-1] in TERMINALS
 
-    run(test)
+    run(test, place)
 
 
-def test_many_readers_who_are_late_or_slow_read_the_same():
-    async def test():
+def test_many_readers_who_are_late_or_slow_read_the_same(place):
+    async def test(place):
         source = Gate(*[delta(f"{k} ") for k in range(300)])
-        async with TurnHub(MemoryStore(), memory_bytes=4_000) as hub:
+        async with TurnHub(place.store(), memory_bytes=4_000) as hub:
             turn = await hub.start(chat(source), IDENTITY)
 
             async def slow(k):
@@ -438,4 +438,4 @@ def test_many_readers_who_are_late_or_slow_read_the_same():
             assert all(events == read[0] for events in read)
             await until(lambda: hub._journal.room.left == 4_000)
 
-    run(test)
+    run(test, place)

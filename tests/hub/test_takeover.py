@@ -5,13 +5,11 @@ import asyncio
 import pytest
 
 import operators as ops
-from pipeline.stores import MemoryStore
 
 from .worker import (
     EXECUTION_ID,
     IDENTITY,
     TERMINALS,
-    Clock,
     Gate,
     Saved,
     Worker,
@@ -27,10 +25,13 @@ from .worker import (
 WORDS = [delta(word) for word in ("one ", "two ", "three ", "four")]
 
 
-def run(test):
+def run(test, place):
     async def bounded():
         async with asyncio.timeout(30):
-            await test()
+            try:
+                await test(place)
+            finally:
+                await place.close()
 
     asyncio.run(bounded())
 
@@ -52,16 +53,17 @@ def one_terminal(events):
 
 @pytest.mark.parametrize("count", range(5))
 @pytest.mark.parametrize("partial", [False, True])
-def test_recover_settles_a_dead_turn_as_lost_with_its_text_as_logged(count, partial):
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_recover_settles_a_dead_turn_as_lost_with_its_text_as_logged(
+    place, count, partial
+):
+    async def test(place):
+        store = place.store()
         source, saved = Gate(*WORDS), Saved()
         pipeline = chat(source, saved, partial=partial)
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dies_after(dead, store, pipeline, source, count)
             assert await alive.hub.recover() == {}
-            clock.lapse()
+            await place.lapse()
             alive.hub._pipelines["Gate"] = pipeline
             assert (await alive.hub.status(EXECUTION_ID)).status == "lost"
             assert await alive.hub.recover() == {EXECUTION_ID: "settled"}
@@ -82,18 +84,17 @@ def test_recover_settles_a_dead_turn_as_lost_with_its_text_as_logged(count, part
             assert source.runs == 1
             assert await alive.hub.recover() == {}
 
-    run(test)
+    run(test, place)
 
 
 @pytest.mark.parametrize("count", range(5))
-def test_a_turn_whose_pipeline_is_given_goes_on_where_its_log_ends(count):
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_turn_whose_pipeline_is_given_goes_on_where_its_log_ends(place, count):
+    async def test(place):
+        store = place.store()
         source, saved = Gate(*WORDS), Saved()
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dies_after(dead, store, chat(source, saved), source, count)
-            clock.lapse()
+            await place.lapse()
             again = Gate(*WORDS)
             again.all()
             how = await alive.hub.recover({"Gate": chat(again, saved)})
@@ -107,22 +108,21 @@ def test_a_turn_whose_pipeline_is_given_goes_on_where_its_log_ends(count):
             assert text_of(events) == "one two three four"
             assert saved.texts == ["one two three four"]
 
-    run(test)
+    run(test, place)
 
 
-def test_a_retried_start_takes_a_dead_turn_over():
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_retried_start_takes_a_dead_turn_over(place):
+    async def test(place):
+        store = place.store()
         source, again = Gate(*WORDS), Gate(*WORDS)
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dies_after(dead, store, chat(source), source, 2)
-            clock.lapse()
+            await place.lapse()
             again.all()
             turn = await alive.hub.start(chat(again), IDENTITY, {"q": 1})
             assert text_of(await read_all(turn)) == "one two three four"
 
-    run(test)
+    run(test, place)
 
 
 @pytest.mark.parametrize(
@@ -135,15 +135,14 @@ def test_a_retried_start_takes_a_dead_turn_over():
         (["one t", "wo three four fi", "ve"], "one two three four five"),
     ],
 )
-def test_a_model_that_says_something_else_has_its_text_replaced(said, then):
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_model_that_says_something_else_has_its_text_replaced(place, said, then):
+    async def test(place):
+        store = place.store()
         source, again, saved = Gate(*WORDS), Gate(*map(delta, said)), Saved()
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dies_after(dead, store, chat(source), source, 3)
             before = await read_lines(store)
-            clock.lapse()
+            await place.lapse()
             again.all()
             await alive.hub.recover({"Gate": chat(again, saved)})
             events = await read_all(alive.hub.attach(EXECUTION_ID))
@@ -152,7 +151,7 @@ def test_a_model_that_says_something_else_has_its_text_replaced(said, then):
             assert saved.texts == [then]
             assert one_terminal(events) == "session.run.completed"
 
-    run(test)
+    run(test, place)
 
 
 async def read_lines(store):
@@ -161,20 +160,23 @@ async def read_lines(store):
     return events_of((await store.read(EXECUTION_ID)).chunks)
 
 
-def test_two_deaths_in_a_row_leave_one_whole_turn():
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_two_deaths_in_a_row_leave_one_whole_turn(place):
+    async def test(place):
+        store = place.store()
         saved = Saved()
         first, second, third = Gate(*WORDS), Gate(*WORDS), Gate(*WORDS)
-        async with Worker(store) as one, Worker(store) as two, Worker(store) as three:
+        async with (
+            Worker(place.store()) as one,
+            Worker(place.store()) as two,
+            Worker(place.store()) as three,
+        ):
             await dies_after(one, store, chat(first, saved), first, 1)
-            clock.lapse()
+            await place.lapse()
             await two.hub.recover({"Gate": chat(second, saved)})
             second.let(3)
             await logged(store, 4)
             two.kill()
-            clock.lapse()
+            await place.lapse()
             third.all()
             await three.hub.recover({"Gate": chat(third, saved)})
             events = await read_all(three.hub.attach(EXECUTION_ID))
@@ -184,15 +186,14 @@ def test_two_deaths_in_a_row_leave_one_whole_turn():
             assert len(events) == 6
             assert saved.texts == ["one two three four"]
 
-    run(test)
+    run(test, place)
 
 
-def test_a_worker_that_wakes_after_its_lease_writes_and_stores_nothing():
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_worker_that_wakes_after_its_lease_writes_and_stores_nothing(place):
+    async def test(place):
+        store = place.store()
         source, saved, again = Gate(*WORDS), Saved(), Gate(*WORDS)
-        async with Worker(store) as slept, Worker(store) as alive:
+        async with Worker(place.store()) as slept, Worker(place.store()) as alive:
             turn = await slept.hub.start(
                 chat(source, saved, partial=True),
                 IDENTITY,
@@ -201,7 +202,7 @@ def test_a_worker_that_wakes_after_its_lease_writes_and_stores_nothing():
             )
             source.let(2)
             await logged(store, 3)
-            clock.lapse()  # and nobody took it over yet
+            await place.lapse()  # and nobody took it over yet
             source.let(1)
             await until(lambda: not slept.hub._carriers)
             assert (await store.status(EXECUTION_ID)).lines == 3
@@ -211,13 +212,11 @@ def test_a_worker_that_wakes_after_its_lease_writes_and_stores_nothing():
             assert text_of(await read_all(turn)) == "one two three four"
             assert saved.texts == ["one two three four"]
 
-    run(test)
+    run(test, place)
 
 
-def test_a_death_inside_save_stores_the_same_text_again_and_runs_nothing():
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_death_inside_save_stores_the_same_text_again_and_runs_nothing(place):
+    async def test(place):
         source, saved = Gate(*WORDS), Saved()
         source.all()
 
@@ -229,10 +228,10 @@ def test_a_death_inside_save_stores_the_same_text_again_and_runs_nothing():
 
         transform = ops.transform(lambda text: text.upper() + f" ({len(saved)})")
         pipeline = chat(source, save, more=[transform])
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dead.hub.start(pipeline, IDENTITY, {"q": 1}, settle_timeout=60)
             await until(lambda: saved)
-            clock.lapse()
+            await place.lapse()
             how = await alive.hub.recover({"Gate": pipeline})
             assert how == {EXECUTION_ID: "settled"}
             assert saved.texts == ["ONE TWO THREE FOUR (0)"] * 2
@@ -242,35 +241,33 @@ def test_a_death_inside_save_stores_the_same_text_again_and_runs_nothing():
             assert len(events) == 6
             assert source.runs == 1
 
-    run(test)
+    run(test, place)
 
 
-def test_a_reader_of_a_dead_turn_ends_by_itself():
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_reader_of_a_dead_turn_ends_by_itself(place):
+    async def test(place):
+        store = place.store()
         source = Gate(*WORDS)
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dies_after(dead, store, chat(source), source, 2)
             reader = asyncio.create_task(read_all(alive.hub.attach(EXECUTION_ID)))
             await asyncio.sleep(0.05)
             assert not reader.done()
-            clock.lapse()
+            await place.lapse(ago=5)
             events = await reader
             assert one_terminal(events) == "session.run.failed"
             assert text_of(events) == "one two "
 
-    run(test)
+    run(test, place)
 
 
-def test_a_session_is_free_again_after_its_worker_died():
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_session_is_free_again_after_its_worker_died(place):
+    async def test(place):
+        store = place.store()
         source, after = Gate(*WORDS), Gate(delta("next"))
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dies_after(dead, store, chat(source), source, 2)
-            clock.lapse()
+            await place.lapse()
             after.all()
             turn = await alive.hub.start(
                 chat(after), IDENTITY, {"q": 2}, execution_id="another"
@@ -278,7 +275,7 @@ def test_a_session_is_free_again_after_its_worker_died():
             assert text_of(await read_all(turn)) == "next"
             assert (await alive.hub.status(EXECUTION_ID)).error_code == "lost"
 
-    run(test)
+    run(test, place)
 
 
 class Agent:
@@ -322,20 +319,19 @@ class Agent:
             yield event.payload
 
 
-def test_a_supervised_source_is_attached_to_and_never_begun_again():
-    async def test():
-        clock = Clock()
-        store = MemoryStore(clock=clock)
+def test_a_supervised_source_is_attached_to_and_never_begun_again(place):
+    async def test(place):
+        store = place.store()
         agent, saved = Agent(*WORDS), Saved()
         pipeline = chat(agent, saved, more=[ops.redact(ops.detectors.EMAIL)])
-        async with Worker(store) as dead, Worker(store) as alive:
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
             await dead.hub.start(pipeline, IDENTITY, {"q": 1})
             agent.gate.release()
             agent.gate.release()
             await until(lambda: agent.gate_passed == 2)
             await logged(store, 2)
             dead.kill()
-            clock.lapse()
+            await place.lapse()
             alive.hub._pipelines["Agent"] = pipeline
             assert await alive.hub.recover() == {EXECUTION_ID: "resumed"}
             agent.gate.release()
@@ -349,4 +345,4 @@ def test_a_supervised_source_is_attached_to_and_never_begun_again():
             assert agent.attached == [({"box": "b1"}, None)]
             assert saved.texts == ["one two three four"]
 
-    run(test)
+    run(test, place)

@@ -4,9 +4,13 @@ import asyncio
 import json
 from time import time
 
+from sqlalchemy import update
+
 import operators as ops
 from pipeline import Pipeline, TurnIdentity
 from pipeline.durable import TurnHub
+from pipeline.stores import MemoryStore, SqlStore
+from pipeline.stores.sql_schema import runs
 
 IDENTITY = TurnIdentity(tenant_id="ws-1", session_id="s-1", user_id="u-1", turn_index=0)
 EXECUTION_ID = "ws-1:s-1:0"
@@ -19,18 +23,43 @@ def delta(text):
     return {"type": "message.part.updated", "data": {"part": PART, "delta": text}}
 
 
-class Clock:
-    """The store's clock, moved by hand."""
+class MemoryPlace:
+    """Where runs are kept, in this process; its clock is moved by hand."""
 
     def __init__(self):
         self.ahead = 0.0
+        self._store = MemoryStore(clock=lambda: time() + self.ahead)
 
-    def __call__(self):
-        return time() + self.ahead
+    def store(self):
+        return self._store
 
-    def lapse(self):
-        """Let every lease end."""
-        self.ahead += LEASE_S + 5
+    async def lapse(self, ago=1.0):
+        """Let every lease have ended so many seconds ago, about."""
+        self.ahead += LEASE_S + ago
+
+    async def close(self):
+        await self._store.close()
+
+
+class SqlPlace:
+    """Where runs are kept: a database, with a store object for each who asks."""
+
+    def __init__(self, url):
+        self.url = url
+        self._made = []
+
+    def store(self):
+        made = SqlStore(self.url)
+        self._made.append(made)
+        return made
+
+    async def lapse(self, ago=1.0):
+        past = update(runs).values(lease_until=runs.c.lease_until - LEASE_S - ago)
+        await self.store()._db.write(lambda connection: connection.execute(past))
+
+    async def close(self):
+        for store in self._made:
+            await store.close()
 
 
 class Line:
@@ -54,8 +83,7 @@ class Line:
         return call
 
     async def close(self):
-        if not self.cut:
-            await self.store.close()
+        await self.store.close()
 
 
 class Worker:
@@ -79,6 +107,12 @@ class Worker:
 
     async def bury(self):
         """Take the dead worker's tasks out of the test's loop."""
+        try:
+            await self._bury()
+        finally:
+            await self.line.store.close()
+
+    async def _bury(self):
         mine = [t for t in asyncio.all_tasks() if t.get_name().startswith("turnpipe")]
         hub = self.hub
         own = {c.task for c in hub._carriers.values()} | set(hub._tasks)
