@@ -432,8 +432,7 @@ class TurnHub:
             if page.closed:
                 return
             if page.lapsed_s is not None and page.lapsed_s > GRACE_S:
-                with suppress(DurableError):
-                    await self._recover(await self._store.status(execution_id), {})
+                await self._recover(await self._store.status(execution_id), {})
             elif tail is None or tail.lost:
                 await self._store.wait(execution_id, after=after, timeout=WAIT_S)
 

@@ -11,6 +11,7 @@
 * `local_model`: an embedded llama.cpp, started when first asked, ended with the process
 * `recorded`: SSE, NDJSON and timed recordings, chunk for chunk
 * `events`: lists, re-iterables, and functions that make iterables
+* `sandbox_prompt`: a run of an agent in its sandbox, gone on with where it breaks
 * `retry`, `fallback`, `hedge`, `merge`: sources made of sources
 
 A source of your own is an async generator function that takes the turn. It yields
@@ -31,10 +32,15 @@ from .openai_chat import openai_chat
 from .openai_responses import openai_responses
 from .recorded import recorded
 from .retry import retry
+from .sandbox_prompt import sandbox_prompt
 from .source import Source
+from .supervised import SupervisedAdapter, SupervisedEvent, SupervisedSource
 
 __all__ = [
     "Source",
+    "SupervisedAdapter",
+    "SupervisedEvent",
+    "SupervisedSource",
     "anthropic_messages",
     "events",
     "fallback",
@@ -45,4 +51,5 @@ __all__ = [
     "openai_responses",
     "recorded",
     "retry",
+    "sandbox_prompt",
 ]

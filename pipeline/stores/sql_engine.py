@@ -79,10 +79,8 @@ class Database:
             await asyncio.wait((self._opening,))
         if self._work:
             await asyncio.wait(self._work)
-        for engine in (self._writer, self._reader):
-            if engine is not None:
-                await engine.dispose()
-        self._writer = self._reader = self._opening = None
+        await self._disposed()
+        self._opening = None
 
     async def reader(self) -> AsyncEngine:
         """Return the engine for reading, opened."""
@@ -167,8 +165,11 @@ class Database:
         try:
             async with self._writer.begin() as connection:
                 await connection.run_sync(self._create)
-        except (SQLAlchemyError, OSError) as exc:
-            raise self._mapped(exc) from exc
+        except BaseException as exc:
+            await self._disposed()
+            if isinstance(exc, (SQLAlchemyError, OSError)):
+                raise self._mapped(exc) from exc
+            raise
 
     def _sqlite(self, *, writes: bool) -> AsyncEngine:
         engine = create_async_engine(
@@ -214,6 +215,12 @@ class Database:
                 f"{shown(self.url)} has schema version {version}, this turnpipe knows "
                 f"{VERSION}: upgrade turnpipe, or give it another database"
             )
+
+    async def _disposed(self) -> None:
+        engines, self._writer, self._reader = (self._writer, self._reader), None, None
+        for engine in engines:
+            if engine is not None:
+                await engine.dispose()
 
     # -- errors
 

@@ -13,6 +13,9 @@ import ctypes.util
 import sqlite3
 from ctypes import CFUNCTYPE, POINTER, Structure, c_char_p, c_int, c_int64, c_void_p
 
+_KEPT = []
+"""What C holds pointers to, as long as a connection may be open: for good."""
+
 OK, IOERR_WRITE, IOERR_FSYNC, IOERR_TRUNCATE, FULL = 0, 778, 1034, 1546, 13
 
 
@@ -109,7 +112,7 @@ def failing_disk():
     sqlite.sqlite3_vfs_unregister.argtypes = [POINTER(Vfs)]
     default = sqlite.sqlite3_vfs_find(None)
     disk = Disk()
-    kept = []  # what C holds pointers to
+    kept = _KEPT
     tables = {}
 
     def table_over(methods):
@@ -136,6 +139,7 @@ def failing_disk():
             )
             kept.extend((table, ours, write, sync, truncate))
             tables[address] = table
+            kept.append(table)
         return ctypes.pointer(tables[address])
 
     really_open = default.contents.xOpen

@@ -35,13 +35,15 @@ class Postgres:
             warnings.simplefilter("ignore")  # about a runtime folder it does not need
             import pgserver
 
-            self.server = pgserver.get_server(folder, cleanup_mode="stop")
+            self.server = pgserver.get_server(folder, cleanup_mode=None)
         self.serial = itertools.count()
 
     def fresh(self):
-        name = f"turns_{next(self.serial)}"
-        self.server.psql(f"CREATE DATABASE {name}")
-        return self.url(name)
+        """Make a database, and drop the one before: thousands of files each."""
+        k = next(self.serial)
+        self.server.psql(f"DROP DATABASE IF EXISTS turns_{k - 1} WITH (FORCE)")
+        self.server.psql(f"CREATE DATABASE turns_{k}")
+        return self.url(f"turns_{k}")
 
     def url(self, name):
         where = self.server.get_uri().partition("host=")[2]
@@ -73,7 +75,6 @@ class Postgres:
             os.kill(parent, signal.SIGQUIT)
             while _lives(parent):
                 time.sleep(0.01)
-        self.server.cleanup()
 
 
 class Valkey:
