@@ -52,6 +52,7 @@ class _Kept:
         default_factory=dict[str, tuple[bytes, float]]
     )
     settled_by: int = 0
+    forgotten: bool = False
     waiters: set[asyncio.Future[None]] = field(
         default_factory=set["asyncio.Future[None]"]
     )
@@ -117,6 +118,7 @@ class MemoryStore:
         again = run.closed and run.status != "completed"
         if again:
             self._check_session(run.session, now)
+            kept.forgotten = False
         kept.run = replace(
             run,
             fence=run.fence + 1,
@@ -420,10 +422,11 @@ class MemoryStore:
         forgotten = 0
         for kept in self._runs.values():
             run = kept.run
-            held = kept.log or kept.steps or kept.signals
             if forgotten == limit:
                 break
-            if held and run.ended_at is not None and run.ended_at <= before:
+            ended = run.ended_at is not None and run.ended_at <= before
+            if ended and not kept.forgotten:
+                kept.forgotten = True
                 kept.log.clear()
                 kept.event_lines.clear()
                 kept.steps.clear()

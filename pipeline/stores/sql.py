@@ -131,6 +131,7 @@ class SqlStore:
                 "first": 1,
                 "lines": 0,
                 "meta": meta,
+                "forgotten": False,
                 "created_at": now,
                 "updated_at": now,
             }
@@ -160,6 +161,7 @@ class SqlStore:
                 "outcome": None,
                 "ended_at": None,
                 "cancel": None,
+                "forgotten": False,
             }
         self._or_raced(
             connection, update(runs).where(runs.c.id == new.id).values(**changed)
@@ -654,7 +656,7 @@ class SqlStore:
                     select(runs.c.id)
                     .where(
                         runs.c.ended_at <= self._now(connection) - older_than,
-                        runs.c.first <= runs.c.lines,
+                        ~runs.c.forgotten,
                     )
                     .order_by(runs.c.id)
                     .limit(limit)
@@ -664,7 +666,9 @@ class SqlStore:
             for table in (log, steps, signals):
                 connection.execute(delete(table).where(table.c.run_id.in_(ids)))
             connection.execute(
-                update(runs).where(runs.c.id.in_(ids)).values(first=runs.c.lines + 1)
+                update(runs)
+                .where(runs.c.id.in_(ids))
+                .values(first=runs.c.lines + 1, forgotten=True)
             )
             return len(ids)
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Double,
     Index,
@@ -42,6 +43,7 @@ runs: Final = Table(
     Column("created_at", Double, nullable=False),
     Column("updated_at", Double, nullable=False),
     Column("ended_at", Double),
+    Column("forgotten", Boolean, nullable=False),
     # One running run a session, whatever races for it.
     Index(
         "turnpipe_one_running",
@@ -67,8 +69,8 @@ runs: Final = Table(
     Index(
         "turnpipe_ended",
         "ended_at",
-        sqlite_where=text("ended_at IS NOT NULL AND first <= lines"),
-        postgresql_where=text("ended_at IS NOT NULL AND first <= lines"),
+        sqlite_where=text("ended_at IS NOT NULL AND NOT forgotten"),
+        postgresql_where=text("ended_at IS NOT NULL AND NOT forgotten"),
     ),
 )
 

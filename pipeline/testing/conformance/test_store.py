@@ -1,0 +1,46 @@
+"""What `pytest --pyargs pipeline.testing.conformance --store module:factory` runs."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from pathlib import Path
+
+import pytest
+
+from . import CLAIMS, Place, check, drive
+
+STEPS = 2_000
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """Make the place that the option `--store` names."""
+    named = request.config.getoption("--store")
+    if not named:
+        pytest.skip("name a store: --store package.module:factory")
+    module, _, name = str(named).partition(":")
+    made = getattr(importlib.import_module(module), name)(tmp_path)
+    assert isinstance(made, Place), f"{named} gave {made!r}: it returns a Place"
+    return made
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_a_claim_of_the_contract_holds(claim: str, place: Place) -> None:
+    """Check one sentence."""
+    check(claim, place)
+
+
+def test_random_calls_agree_with_the_model(place: Place) -> None:
+    """Drive it at random, where its leases can be let lapse."""
+    if place.lapse is None:
+        pytest.skip("its place has no lapse")
+
+    async def run() -> None:
+        try:
+            await drive(place, steps=STEPS, seed=random.randrange(2**32))
+        finally:
+            await place.close()
+
+    asyncio.run(run())
