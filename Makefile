@@ -1,5 +1,6 @@
 # run: a real model answers through the seven stages.  test, check, bench: as named.
 # fuzz: redaction, 100,000 texts a detector (some 20 minutes; ARGS='--runs 1000').
+# soak: stores at random, 100,000 calls each; 200 workers killed on each (an hour).
 # Each makes .venv once, from pyproject.toml, and again when that file changes.
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -13,7 +14,7 @@ READY := $(VENV)/.ready
 MODEL := $(VENV)/.model
 TYPED := operators pipeline examples pytest_turnpipe.py
 
-.PHONY: run test check bench fuzz format clean
+.PHONY: run test check bench fuzz soak format clean
 .DELETE_ON_ERROR:
 
 run: $(READY) $(MODEL)
@@ -36,6 +37,12 @@ bench: $(READY)
 
 fuzz: $(READY)
 	@$(BIN)/python -m tests.fuzz.redaction $(ARGS)
+
+soak: $(READY)
+	@$(BIN)/python -m tests.stores.soak $(ARGS)
+	@$(BIN)/python -m tests.faults.killing --store sqlite
+	@$(BIN)/python -m tests.faults.killing --store postgres
+	@$(BIN)/python -m tests.faults.killing --store sqlite --stop --kills 40
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only -q .
