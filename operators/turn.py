@@ -175,7 +175,6 @@ class TurnOutcome:
     duration_s: float = 0.0
 
 
-@dataclass(slots=True)
 class Ending:
     """Why a turn stops: what settlement works from.
 
@@ -183,13 +182,34 @@ class Ending:
     more.
     """
 
-    status: Status
-    drained: bool
-    error: BaseException | None = None
-    code: str | None = None
-    reason: str | None = None
-    error_id: str | None = None
-    gone: bool = False
+    __slots__ = (
+        "code",
+        "drained",
+        "error",
+        "error_id",
+        "gone",
+        "reason",
+        "status",
+    )
+
+    def __init__(
+        self,
+        status: Status,
+        *,
+        drained: bool,
+        error: BaseException | None = None,
+        code: str | None = None,
+        reason: str | None = None,
+        gone: bool = False,
+    ) -> None:
+        """Begin with what is known."""
+        self.status: Status = status
+        self.drained = drained
+        self.error = error
+        self.code = code
+        self.reason = reason
+        self.error_id: str | None = None
+        self.gone = gone
 
 
 class TurnContext:

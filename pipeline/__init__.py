@@ -15,14 +15,31 @@
 * `pipeline.execution`: ids and hashes that do not depend on the machine
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from operators.operator import Chain
 from operators.source import ChatTurnProducer
 from operators.turn import TurnContext, TurnIdentity, TurnOutcome, TurnRecord, Usage
 
-from .chat_turn import ChatTurnHooks, ChatTurnResult, handle_chat_turn
 from .execution import derive_execution_id
 from .pipeline import Pipeline
 from .run import Body, TurnRun
+
+if TYPE_CHECKING:
+    from .chat_turn import ChatTurnHooks, ChatTurnResult, handle_chat_turn
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when first asked for: who composes turns of his own does without.
+    if name not in ("ChatTurnHooks", "ChatTurnResult", "handle_chat_turn"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(".chat_turn", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 __all__ = [
     "Body",

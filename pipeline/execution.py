@@ -7,9 +7,7 @@ any other implementation.
 
 from __future__ import annotations
 
-import hashlib
 import math
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final, cast
 
@@ -20,7 +18,9 @@ _SAFE_INTEGER: Final = 2**53 - 1
 
 # What encodeURIComponent leaves as it is (ECMA-262, 19.2.6.4: uriUnescaped).
 _UNRESERVED: Final = "-_.!~*'()"
-_plain: Final = re.compile(r"[A-Za-z0-9\-_.!~*'()]+").fullmatch
+_PLAIN: Final = _UNRESERVED.encode() + (
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+)
 
 
 def derive_execution_id(project_id: str, session_id: str, turn_index: int) -> str:
@@ -33,10 +33,15 @@ def derive_execution_id(project_id: str, session_id: str, turn_index: int) -> st
         ValueError: the index is not a non-negative safe integer, an id has a lone
             surrogate, or the name has more than 256 characters.
     """
-    try:
-        plain = _plain(project_id) and _plain(session_id)
-    except TypeError:
-        plain = None
+    try:  # mostly nothing is left of them without what needs no encoding
+        plain = (
+            project_id
+            and session_id
+            and not project_id.encode().translate(None, _PLAIN)
+            and not session_id.encode().translate(None, _PLAIN)
+        )
+    except (AttributeError, UnicodeEncodeError):
+        plain = False
     if not plain:
         project_id = _encoded("projectId", project_id)
         session_id = _encoded("sessionId", session_id)
@@ -84,6 +89,8 @@ def canonical_hash(value: Any) -> str:
         TypeError: as `canonical_json`.
         ValueError: as `canonical_json`.
     """
+    import hashlib
+
     return hashlib.sha256(_canonical(value)).hexdigest()
 
 

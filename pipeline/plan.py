@@ -11,10 +11,9 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count, pairwise
-from types import CodeType, TracebackType
+from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
@@ -42,23 +41,36 @@ else "others".
 """
 
 
-@dataclass(frozen=True, slots=True)
 class Segment:
     """One generated function: what it does with one stretch of the chain."""
 
-    function: Callable[..., Any]
-    code: CodeType
-    owners: tuple[int | None, ...]
-    text: str
+    __slots__ = ("code", "function", "owners", "text")
+
+    def __init__(
+        self, function: FunctionType, owners: tuple[int | None, ...], text: str
+    ) -> None:
+        """Keep it, with whose each line of its `text` is."""
+        self.function: Callable[..., Any] = function
+        self.code = function.__code__
+        self.owners = owners
+        self.text = text
 
 
-@dataclass(frozen=True, slots=True)
 class Plan:
     """The segments of a turn, in order; the last one is what the reader iterates."""
 
-    segments: tuple[Segment, ...]
-    spans: tuple[tuple[int, int], ...]
-    boundaries: tuple[int, ...]
+    __slots__ = ("boundaries", "segments", "spans")
+
+    def __init__(
+        self,
+        segments: tuple[Segment, ...],
+        spans: tuple[tuple[int, int], ...],
+        boundaries: tuple[int, ...],
+    ) -> None:
+        """Keep them, with the operators of each, and the `through`s between them."""
+        self.segments = segments
+        self.spans = spans
+        self.boundaries = boundaries
 
     def owner(self, traceback: TracebackType | None) -> int:
         """Tell whose line an exception left: an operator's position, SOURCE...READER.
@@ -223,7 +235,7 @@ class _Emitter:
         names: dict[str, Any] = {}
         exec(compile(text, filename, "exec"), names)
         function = names["body" if self.last else "segment"]
-        return Segment(function, function.__code__, tuple(self.owners), text)
+        return Segment(function, tuple(self.owners), text)
 
     # -- the head: operators as locals
 

@@ -213,7 +213,7 @@ def _attributes(value: Any) -> dict[str, Any]:
     return {name: held[name] for name in held if not name.startswith("_")}
 
 
-_SURROGATE: Final = re.compile(r"([\ud800-\udfff])")
+_SURROGATE: Final = r"([\ud800-\udfff])"
 
 
 def _string(text: str) -> bytes:
@@ -223,14 +223,14 @@ def _string(text: str) -> bytes:
     except TypeError:
         paired = text.encode("utf-16-le", "surrogatepass")
         text = paired.decode("utf-16-le", "surrogatepass")
-    pieces = _SURROGATE.split(text)
+    pieces = re.split(_SURROGATE, text)
     return b'"%s"' % b"".join(
         b"\\u%04x" % ord(piece) if k % 2 else dumps(piece)[1:-1]
         for k, piece in enumerate(pieces)
     )
 
 
-_PLAIN_KEY: Final = re.compile(r"[^\W\d]\w*")
+_PLAIN_KEY: Final = r"[^\W\d]\w*"
 _SHOWN: Final = 4
 
 
@@ -244,7 +244,7 @@ def _spell(path: list[str | int]) -> str:
 def _steps(path: list[str | int]) -> str:
     spelled = ""
     for step in path:
-        if isinstance(step, str) and _PLAIN_KEY.fullmatch(step):
+        if isinstance(step, str) and re.fullmatch(_PLAIN_KEY, step):
             spelled += f".{step}" if spelled else step
         else:
             spelled += f"[{step!r:.40}]"
@@ -331,11 +331,15 @@ class Lines:
         return rest
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
 class Ndjson:
     """The wire of one line an event."""
 
-    content_type: str = CONTENT_TYPE
+    __slots__ = ()
+
+    @property
+    def content_type(self) -> str:
+        """What the response's header says."""
+        return CONTENT_TYPE
 
     def encode(self, event: Event, /) -> bytes:
         """Write one event as one line."""
