@@ -11,7 +11,7 @@ import sys
 
 from .measure import Report, Settings, alone, main
 
-NAMES = ("encode", "stage", "turn", "setup", "redact")
+NAMES = ("encode", "stage", "turn", "setup", "redact", "durable")
 SHORTER = {"encode": 5, "stage": 3, "redact": 5}
 """How much shorter those are that promise nothing, and have many cases."""
 

@@ -54,11 +54,12 @@ class _Raced(Exception):
 
 
 class _Held(NamedTuple):
-    """What appending to a run depends on."""
+    """What appending to a run depends on, and when that was looked at."""
 
     lines: int
     fence: int
     writable: bool
+    now: float
 
 
 class SqlStore:
@@ -324,11 +325,10 @@ class SqlStore:
             answers.append(Appended(end + 1, accepted=True))
         if rows:
             connection.execute(_INSERT_LINES, rows)
-            now = self._now(connection)
             connection.execute(
                 _UPDATE_LINES,
                 [
-                    {"run": run_id, "end": end, "now": now}
+                    {"run": run_id, "end": end, "now": held[run_id].now}
                     for run_id, end in sorted(ends.items())
                     if end != held[run_id].lines
                 ],
@@ -343,13 +343,22 @@ class SqlStore:
             & (runs.c.lease_until > self._db.now)
         ).label("writable")
         rows = connection.execute(
-            select(runs.c.id, runs.c.lines, runs.c.fence, writable)
+            select(
+                runs.c.id,
+                runs.c.lines,
+                runs.c.fence,
+                writable,
+                self._db.now.label("now"),
+            )
             .where(runs.c.id.in_(bindparam("ids", expanding=True)))
             .order_by(runs.c.id)
             .with_for_update(),
             {"ids": sorted(ids)},
         )
-        return {row.id: _Held(row.lines, row.fence, bool(row.writable)) for row in rows}
+        return {
+            row.id: _Held(row.lines, row.fence, bool(row.writable), row.now)
+            for row in rows
+        }
 
     def _known_events(
         self, connection: Connection, batch: Sequence[Lines]

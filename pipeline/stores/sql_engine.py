@@ -8,10 +8,20 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Double, event, literal_column, select, text
+from sqlalchemy import (
+    Connection,
+    Double,
+    Engine,
+    create_engine,
+    event,
+    literal_column,
+    select,
+    text,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -42,7 +52,8 @@ class Database:
     """One database: a writer, readers, and whole transactions in tasks of their own.
 
     A caller that is cancelled leaves its transaction to end by itself, so no connection
-    is returned to the pool in the middle of one.
+    is returned to the pool in the middle of one. SQLite's transactions run as a whole
+    in threads, one that writes and some that read: a hop each, not one a statement.
     """
 
     def __init__(self, url: str, *, pool_size: int) -> None:
@@ -52,10 +63,10 @@ class Database:
         now = _SQLITE_NOW if self.is_sqlite else _POSTGRES_NOW
         self.now: Final = literal_column(now, Double)
         self._pool_size = pool_size
-        self._writer: AsyncEngine | None = None
-        self._reader: AsyncEngine | None = None
+        self._server: AsyncEngine | None = None
+        self._writer: _Threads | None = None
+        self._reader: _Threads | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._writing = asyncio.Lock()
         self._work: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
@@ -82,8 +93,14 @@ class Database:
         await self._disposed()
         self._opening = None
 
-    async def reader(self) -> AsyncEngine:
-        """Return the engine for reading, opened."""
+    async def server(self) -> AsyncEngine:
+        """Return the engine of a server's connections, opened."""
+        await self._opened()
+        assert self._server is not None
+        return self._server
+
+    async def file(self) -> _Threads:
+        """Return the threads that read a file, opened."""
         await self._opened()
         assert self._reader is not None
         return self._reader
@@ -106,22 +123,21 @@ class Database:
 
     async def _write(self, work: Callable[[Connection], T]) -> T:
         await self._opened()
-        engine = self._writer
-        assert engine is not None
-        if not self.is_sqlite:
-            return await self._transacted(engine, work)
-        async with self._writing:
-            return await self._transacted(engine, work)
+        return await self._transacted(self._writer, work)
 
     async def _read(self, work: Callable[[Connection], T]) -> T:
-        return await self._transacted(await self.reader(), work)
+        await self._opened()
+        return await self._transacted(self._reader, work)
 
     async def _transacted(
-        self, engine: AsyncEngine, work: Callable[[Connection], T]
+        self, threads: _Threads | None, work: Callable[[Connection], T]
     ) -> T:
         for left in range(_TRIES - 1, -1, -1):
             try:
-                async with engine.begin() as connection:
+                if threads is not None:
+                    return await threads.run(lambda: threads.transaction(work))
+                assert self._server is not None
+                async with self._server.begin() as connection:
                     return await connection.run_sync(work)
             except (SQLAlchemyError, OSError) as exc:
                 if left and _again(exc):
@@ -151,10 +167,10 @@ class Database:
     async def _open(self) -> None:
         if self.is_sqlite:
             _check_folder(self.url)
-            self._writer = self._sqlite(writes=True)
-            self._reader = self._sqlite(writes=False)
+            self._writer = _Threads(self.url, 1, writes=True)
+            self._reader = _Threads(self.url, self._pool_size, writes=False)
         else:
-            self._writer = self._reader = create_async_engine(
+            self._server = create_async_engine(
                 self.url,
                 pool_size=self._pool_size,
                 max_overflow=0,
@@ -163,43 +179,10 @@ class Database:
                 isolation_level="READ COMMITTED",
             )
         try:
-            async with self._writer.begin() as connection:
-                await connection.run_sync(self._create)
-        except BaseException as exc:
+            await self._transacted(self._writer, self._create)
+        except BaseException:
             await self._disposed()
-            if isinstance(exc, (SQLAlchemyError, OSError)):
-                raise self._mapped(exc) from exc
             raise
-
-    def _sqlite(self, *, writes: bool) -> AsyncEngine:
-        engine = create_async_engine(
-            self.url,
-            pool_size=1 if writes else self._pool_size,
-            max_overflow=0,
-            pool_timeout=30,
-        )
-
-        def connected(connection: Any, _: object) -> None:
-            # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html: the driver shall
-            # begin no transactions of its own.
-            connection.isolation_level = None
-            cursor = connection.cursor()
-            for pragma in (
-                f"busy_timeout = {_BUSY_MS}",
-                *(("journal_mode = WAL",) if writes else ("query_only = ON",)),
-                "synchronous = FULL",
-            ):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-        def begun(connection: Connection) -> None:
-            # A transaction that reads first and writes then fails at once where another
-            # wrote between, whatever the timeout: this one waits at its beginning.
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-        event.listen(engine.sync_engine, "connect", connected)
-        event.listen(engine.sync_engine, "begin", begun)
-        return engine
 
     def _create(self, connection: Connection) -> None:
         """Create the tables, or look whether those there are ours."""
@@ -217,10 +200,13 @@ class Database:
             )
 
     async def _disposed(self) -> None:
-        engines, self._writer, self._reader = (self._writer, self._reader), None, None
-        for engine in engines:
-            if engine is not None:
-                await engine.dispose()
+        threads, self._writer, self._reader = (self._writer, self._reader), None, None
+        for one in threads:
+            if one is not None:
+                await one.close()
+        server, self._server = self._server, None
+        if server is not None:
+            await server.dispose()
 
     # -- errors
 
@@ -246,6 +232,55 @@ class Database:
         return StoreError(f"{where} failed ({said})")
 
 
+class _Threads:
+    """Connections to an SQLite file, used in threads of their own."""
+
+    def __init__(self, url: URL, count: int, *, writes: bool) -> None:
+        self.engine: Final[Engine] = create_engine(
+            url,
+            pool_size=count,
+            max_overflow=0,
+            pool_timeout=30,
+            connect_args={"check_same_thread": False},
+        )
+        self._threads = ThreadPoolExecutor(count, "turnpipe-sqlite")
+
+        def connected(connection: Any, _: object) -> None:
+            # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html: the driver shall
+            # begin no transactions of its own.
+            connection.isolation_level = None
+            cursor = connection.cursor()
+            for pragma in (
+                f"busy_timeout = {_BUSY_MS}",
+                *(("journal_mode = WAL",) if writes else ("query_only = ON",)),
+                "synchronous = FULL",
+            ):
+                cursor.execute(f"PRAGMA {pragma}")
+            cursor.close()
+
+        def begun(connection: Connection) -> None:
+            # A transaction that reads first and writes then fails at once where another
+            # wrote between, whatever the timeout: this one waits at its beginning.
+            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+        event.listen(self.engine, "connect", connected)
+        event.listen(self.engine, "begin", begun)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Call `work` in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def transaction(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` as one transaction, in the thread that calls."""
+        with self.engine.begin() as connection:
+            return work(connection)
+
+    async def close(self) -> None:
+        """Close the connections, end the threads."""
+        await self.run(self.engine.dispose)
+        self._threads.shutdown()
+
+
 def parsed(url: str) -> URL:
     """Read a store's URL, and name its driver.
 
@@ -262,7 +297,7 @@ def parsed(url: str) -> URL:
     if backend == "sqlite":
         if given.database in (None, "", ":memory:") or "mode=memory" in url:
             raise ValueError("SQLite in memory keeps nothing: use MemoryStore()")
-        return given.set(drivername="sqlite+aiosqlite")
+        return given.set(drivername="sqlite+pysqlite")
     if backend in ("postgresql", "postgres"):
         return given.set(drivername="postgresql+asyncpg")
     raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from sqlalchemy import Connection, text
@@ -91,28 +92,27 @@ class Waiting:
 
     async def _look(self) -> None:
         """See whether another connection has written to the SQLite file."""
-        before: object = None
         while self._tickets:
             with suppress(SQLAlchemyError, OSError, StoreError):
-                async with (await self._db.reader()).connect() as connection:
+                file = await self._db.file()
+                connection = await file.run(file.engine.raw_connection)
+                try:
+                    before: object = None
                     while self._tickets:
-                        # It changes whenever another connection has committed
-                        # (https://www.sqlite.org/pragma.html#pragma_data_version).
-                        answer = await connection.exec_driver_sql("PRAGMA data_version")
-                        now = answer.scalar()
-                        await connection.rollback()
-                        if before is not None and now != before:
+                        now = await file.run(partial(_version, connection))
+                        if now != before:
                             self.wake(list(self._tickets))
                         before = now
                         await asyncio.sleep(self._poll)
-            before = object()
+                finally:
+                    await asyncio.shield(file.run(connection.close))
             await asyncio.sleep(self._poll)
 
     async def _listen(self) -> None:
         """Hear of what is committed; whatever was missed while away is looked at."""
         while self._tickets:
             with suppress(SQLAlchemyError, OSError, StoreError):
-                async with (await self._db.reader()).connect() as connection:
+                async with (await self._db.server()).connect() as connection:
                     raw = await connection.get_raw_connection()
                     driver: Any = raw.driver_connection
                     gone = asyncio.Event()
@@ -139,3 +139,11 @@ class Waiting:
         self, _connection: object, _pid: int, _channel: str, payload: str
     ) -> None:
         self.wake(payload.split("\n") if payload else list(self._tickets))
+
+
+def _version(connection: Any) -> int:
+    """Tell what changes whenever another connection has committed.
+
+    See https://www.sqlite.org/pragma.html#pragma_data_version.
+    """
+    return int(connection.cursor().execute("PRAGMA data_version").fetchone()[0])

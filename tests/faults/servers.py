@@ -41,7 +41,8 @@ class Postgres:
     def fresh(self):
         """Make a database, and drop the one before: thousands of files each."""
         k = next(self.serial)
-        self.server.psql(f"DROP DATABASE IF EXISTS turns_{k - 1} WITH (FORCE)")
+        if k:
+            self.server.psql(f"DROP DATABASE turns_{k - 1} WITH (FORCE)")
         self.server.psql(f"CREATE DATABASE turns_{k}")
         return self.url(f"turns_{k}")
 
