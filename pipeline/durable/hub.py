@@ -5,11 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+)
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast
 
+from operators.drive import cancelling
 from operators.errors import (
     DurableError,
     InputMismatch,
@@ -140,7 +148,7 @@ class TurnHub:
         default its source's name. The rest is as `Pipeline.start` takes it.
 
         Raises:
-            InputMismatch: the execution id was used with another request.
+            InputMismatch: the execution id was used with another request or identity.
             TurnActive: the session has a turn that runs, and `busy` is `"reject"`.
             TypeError: `request` is not JSON; or as `Pipeline.start`.
             StoreError: the store does not answer.
@@ -173,7 +181,12 @@ class TurnHub:
         starting = self._spawn(
             self._start(pipeline, new, busy or self._busy, options), f"start {run_id}"
         )
-        await asyncio.shield(starting)
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            if starting.cancelled() and not cancelling():
+                self._check_open()
+            raise
         return HubTurn(self, run_id)
 
     def attach(self, execution_id: str, after: int = 0) -> HubTurn:
@@ -244,16 +257,19 @@ class TurnHub:
                 group.create_task(one(run), name=f"turnpipe recover {run.id}")
         return done
 
+    async def forget(self, *, older_than: float) -> int:
+        """Let go of the logs of turns that ended so many seconds ago; tell how many.
+
+        Their outcomes stay: reading one raises CursorGone.
+        """
+        return await self._store.forget(older_than=older_than)
+
     async def close(self) -> None:
         """Let turns end, then stop them; close the store. May be called again."""
         self._closing = True
+        await _stopped(self._tasks)  # what would start more
         await self._drain()
-        for task in (*self._tasks, self._beating):
-            if task is not None:
-                task.cancel()
-        left = [t for t in (*self._tasks, self._beating) if t is not None]
-        if left:
-            await asyncio.wait(left)
+        await _stopped(() if self._beating is None else (self._beating,))
         self._beating = None
         self._closed = True
         await self._journal.close()
@@ -382,7 +398,7 @@ class TurnHub:
         logged = await self._logged(claim)
         made = await reduced(pipeline, claim, logged, self._store, only_recorded=True)
         if made is not None:
-            await self._carry(made, claim, options).task
+            await asyncio.wait((self._carry(made, claim, options).task,))
             return "settled"
         self._carry(gone_on(pipeline, logged), claim, options)
         return "resumed"
@@ -391,7 +407,7 @@ class TurnHub:
         logged = await self._logged(claim)
         made = await reduced(pipeline, claim, logged, self._store)
         assert made is not None
-        await self._carry(made, claim, {}).task
+        await asyncio.wait((self._carry(made, claim, {}).task,))
 
     async def _logged(self, claim: Claim) -> list[Chunk]:
         """Read the whole log of a run."""
@@ -532,6 +548,14 @@ class TurnHub:
             raise TurnMisuse("the hub is closed: make another")
 
 
+async def _stopped(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    left = list(tasks)
+    for task in left:
+        task.cancel()
+    if left:
+        await asyncio.wait(left)
+
+
 def session_key(identity: TurnIdentity) -> str:
     """Name a session so that no two tenants share one."""
     whole = derive_execution_id(identity.tenant_id or "-", identity.session_id, 0)
@@ -544,7 +568,7 @@ def _hash_of(run_id: str, identity: TurnIdentity, request: Any) -> str:
             {
                 "project_id": identity.tenant_id or "-",
                 "task": {"id": run_id, "intent": "turn", "domain": "chat"},
-                "input": request,
+                "input": {"identity": identity_to_json(identity), "request": request},
             }
         )
     except TypeError as exc:

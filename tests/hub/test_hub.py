@@ -5,7 +5,13 @@ import asyncio
 import pytest
 
 import operators as ops
-from operators.errors import InputMismatch, TurnActive, TurnMisuse, UnknownTurn
+from operators.errors import (
+    CursorGone,
+    InputMismatch,
+    TurnActive,
+    TurnMisuse,
+    UnknownTurn,
+)
 from pipeline import Pipeline, TurnIdentity
 from pipeline.durable import TurnHub
 
@@ -437,5 +443,68 @@ def test_many_readers_who_are_late_or_slow_read_the_same(place):
             assert len(read[0]) == 302
             assert all(events == read[0] for events in read)
             await until(lambda: hub._journal.room.left == 4_000)
+
+    run(test, place)
+
+
+def test_another_identity_does_not_get_at_a_turn_by_its_execution_id(place):
+    async def test(place):
+        source = Gate(A)
+        async with TurnHub(place.store()) as hub:
+            await hub.start(chat(source), IDENTITY, execution_id="mine")
+            with pytest.raises(InputMismatch):
+                await hub.start(chat(source), other(0, "s-2"), execution_id="mine")
+            source.all()
+
+    run(test, place)
+
+
+def test_a_start_that_waits_is_told_that_the_hub_closes(place):
+    async def test(place):
+        source, second = Gate(A), Gate(B)
+        hub = TurnHub(place.store(), busy="queue", drain_timeout=0.1)
+        await hub.start(chat(source), other(0))
+        waiting = asyncio.create_task(hub.start(chat(second), other(1)))
+        await asyncio.sleep(0.05)
+        await hub.close()
+        with pytest.raises(TurnMisuse, match="closed"):
+            await waiting
+        assert second.runs == 0
+
+    run(test, place)
+
+
+def test_a_caller_that_is_cancelled_while_starting_leaves_a_turn_that_runs(place):
+    async def test(place):
+        async with TurnHub(place.store()) as hub:
+            for ticks in range(12):
+                source = Gate(A)
+                source.all()
+                identity = other(0, f"s-{ticks}")
+                starting = asyncio.create_task(hub.start(chat(source), identity))
+                for _ in range(ticks):
+                    await asyncio.sleep(0)
+                starting.cancel()
+                await asyncio.wait((starting,))
+                turn = await hub.start(chat(source), identity)
+                assert (await turn.outcome()).status == "completed"
+                assert source.runs == 1
+
+    run(test, place)
+
+
+def test_what_was_forgotten_is_gone_and_says_so(place):
+    async def test(place):
+        source = Gate(A)
+        source.all()
+        async with TurnHub(place.store()) as hub:
+            turn = await hub.start(chat(source), IDENTITY)
+            await turn.outcome()
+            assert await hub.forget(older_than=3600) == 0
+            assert await hub.forget(older_than=0) == 1
+            with pytest.raises(CursorGone):
+                await read_all(turn)
+            assert await read_all(turn, 3) == []
+            assert (await turn.status()).status == "completed"
 
     run(test, place)
