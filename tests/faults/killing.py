@@ -223,6 +223,7 @@ async def main():
     parser.add_argument("--turns", type=int, default=40, help="in each round")
     parser.add_argument("--each", type=int, default=10, help="kills in each round")
     parser.add_argument("--stop", action="store_true", help="stop them instead")
+    parser.add_argument("--server", action="store_true", help="kill the server instead")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     random.seed(options.seed)
@@ -231,16 +232,24 @@ async def main():
     from .servers import serving
 
     with serving(options.store) as server:
+
+        async def disturb():
+            await asyncio.to_thread(server.kill)
+            await asyncio.sleep(random.uniform(0, 0.5))
+            await asyncio.to_thread(server.start)
+            await asyncio.sleep(random.uniform(0.5, 3))
+
         while done < options.kills:
             found = await round_of(
                 server.fresh(),
                 turns=options.turns,
                 kills=options.each,
                 stop=options.stop,
+                disturb=disturb if options.server else None,
             )
             done += options.each
             print(done, found, flush=True)
-            if not options.stop:
+            if not (options.stop or options.server):
                 assert found["longest takeover"] <= LEASE_S + 1.0, found
 
 

@@ -1,6 +1,6 @@
 """Drive every store at random for long, each answer compared with the model.
 
-    python -m tests.stores.soak --steps 100000 [--store sqlite] [--seed 7]
+python -m tests.stores.soak --steps 100000 [--store sqlite] [--seed 7]
 """
 
 from __future__ import annotations

@@ -618,7 +618,9 @@ async def the_first_signal_under_a_key_wins_for_good(place: Place) -> None:
     found = await asyncio.gather(
         *[store.emit("r", "k", {"by": n}) for n, store in enumerate(stores)]
     )
-    (winner,) = [one for one in found if one.accepted]
+    winners = [one for one in found if one.accepted]
+    assert len(winners) == 1
+    winner = winners[0]
     assert all(one.payload == winner.payload for one in found)
     kept = await stores[1].signal("r", "k")
     assert kept is not None
