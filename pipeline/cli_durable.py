@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -67,11 +66,10 @@ def attach(db: str, execution_id: str, after: int) -> int:
         cursor = after
         turn = hub.attach(execution_id, after)
         try:
-            async with aclosing(turn.body()) as body:  # type: ignore[type-var]  # it is a generator
-                async for chunk in body:
-                    sys.stdout.buffer.write(chunk)
-                    sys.stdout.flush()
-                    cursor += chunk.count(b"\n")
+            async for chunk in turn.body():
+                sys.stdout.buffer.write(chunk)
+                sys.stdout.flush()
+                cursor += chunk.count(b"\n")
         except asyncio.CancelledError:
             _say(f"left after line {cursor}: go on with --after {cursor}")
             raise

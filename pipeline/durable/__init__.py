@@ -7,10 +7,30 @@
 
 * `TurnHub`: owns turns; `start`, `attach`, `cancel`, `status`, `recover`
 * `HubTurn`: a turn as its readers see it; `events`, `body`, `outcome`
+* `run_durable`: a task of steps, each done once; its `DurableContext`
+* `run_durable_turn`, `run_supervised_turn`: one turn under a lease, without a hub
+* `SessionSupervisor`: finds the runs of dead workers, and has them resolved
+* `pipeline.durable.dbos`: the same tasks on DBOS (extra `dbos`)
 """
 
+from .context import DurableContext
 from .hub import TurnHub
 from .hub_turn import HubTurn
+from .runs import DurableResult, run_durable
 from .status import TurnStatus
+from .supervised import run_supervised_turn
+from .supervisor import SessionSupervisor
+from .turn import DurableTurn, run_durable_turn
 
-__all__ = ["HubTurn", "TurnHub", "TurnStatus"]
+__all__ = [
+    "DurableContext",
+    "DurableResult",
+    "DurableTurn",
+    "HubTurn",
+    "SessionSupervisor",
+    "TurnHub",
+    "TurnStatus",
+    "run_durable",
+    "run_durable_turn",
+    "run_supervised_turn",
+]

@@ -3,8 +3,8 @@
 * `MemoryStore()`: in this process, gone with it
 * `SqlStore("sqlite:///turns.db")`: one file, embedded (extra `sql`)
 * `SqlStore("postgresql://...")`: the same across machines (extra `postgres`)
-* `SqlStore("postgresql://...", log=RedisLog("redis://..."))`: lines go through Redis or
-  Valkey while a turn runs (extra `redis`)
+* `RedisLog("redis://...")`: a DeliveryLog in Redis or Valkey (extra `redis`); no store
+  takes one yet
 
 `contract` says what each of them promises; `pipeline.testing.conformance` proves it, also
 for a store of your own.

@@ -7,6 +7,7 @@ import pytest
 from tests.faults.servers import serving
 
 from . import places
+from .valkey_server import own_valkey, valkey  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")
