@@ -17,13 +17,15 @@ from .worker import EXECUTION_ID, IDENTITY, Gate, chat, delta, logged
 ROOT = Path(__file__).resolve().parents[2]
 
 
+# What runs in the background is started with Ctrl-C ignored: a terminal's is not.
+START = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from pipeline.cli import main; main()"
+)
+
+
 def turnpipe(*arguments):
-    return [
-        sys.executable,
-        "-c",
-        "from pipeline.cli import main; main()",
-        *arguments,
-    ]
+    return [sys.executable, "-c", START, *arguments]
 
 
 def environment():
