@@ -91,13 +91,15 @@ class Opened:
         self.closed = 0
         self.ended = False
         stages: list[Stage] = []
-        for k, op in enumerate(operators):
+        for op in operators:
             try:
-                stage = op.open(turn)
+                stages.append(op.open(turn))
             except Exception as exc:  # the turn fails in order, with its envelope
-                stage = Stage()
-                self.broken = self.broken or (k, exc)
-            stages.append(watched(op, stage, turn) if debug else stage)
+                self.broken = self.broken or (len(stages), exc)
+                stages.append(Stage())
+        if debug:
+            opened = zip(operators, stages, strict=True)
+            stages = [watched(op, stage, turn) for op, stage in opened]
         self.stages = tuple(stages)
         self.hooks = Hooks(stages) if hooks is None or self.broken else hooks
         self.envelope = self.hooks.envelope
@@ -230,8 +232,11 @@ class Opened:
         ending = self.turn.ending
         drained = ending is not None and ending.drained
         stages = self.stages
-        always = [k for k in self.hooks.settle if stages[k].when == "always"]
-        needed = always[-1] if always else -1
+        needed = -1
+        if not drained:
+            for k in self.hooks.settle:
+                if stages[k].when == "always":
+                    needed = k
         for k in self.hooks.settle:
             if self.ended:
                 return

@@ -234,7 +234,14 @@ class _Emitter:
         )
         names: dict[str, Any] = {}
         exec(compile(text, filename, "exec"), names)
-        function = names["body" if self.last else "segment"]
+        function: FunctionType = names["body" if self.last else "segment"]
+        # The vocabulary's own string: what is the same object is not compared.
+        code = function.__code__
+        function.__code__ = code.replace(
+            co_consts=tuple(
+                [PART_UPDATED if one == PART_UPDATED else one for one in code.co_consts]
+            )
+        )
         return Segment(function, tuple(self.owners), text)
 
     # -- the head: operators as locals

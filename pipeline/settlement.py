@@ -238,7 +238,10 @@ class Settlement:
         reading = self._reading
         if not reading.ag_running and reading.ag_frame is not None:
             return True
-        return any(getattr(one, "ag_frame", self) for one in self._iterators)
+        for iterator in self._iterators:
+            if getattr(iterator, "ag_frame", self) is not None:
+                return True
+        return False
 
     async def _settle_stages(self) -> None:
         turn = self.context

@@ -16,6 +16,7 @@ from .texts import OpenEditing, Text
 
 _TEXTUAL: Final = ("text", "reasoning")
 _DELTA_KEYS: Final = frozenset({"part", "delta"})
+_NO_MORE: Final[dict[str, Any]] = {}
 
 
 class _Deltas:
@@ -187,10 +188,13 @@ class Editor:
             changed = cast("dict[str, Any]", deltas.shown)
         else:
             changed = self._part_with(part, shown)
-        rest = {key: value for key, value in data.items() if key not in _DELTA_KEYS}
-        edited = edit_dict(rest, self._whole, "other", frozenset())
-        outer = {k: v for k, v in event.items() if k not in ("type", "data")}
-        around = edit_dict(outer, self._whole, "other", frozenset())
+        simple = len(data) == len(event) == 2
+        rest = edited = outer = around = _NO_MORE
+        if not (simple and part):  # else there is the part and the delta, no more
+            rest = {key: value for key, value in data.items() if key not in _DELTA_KEYS}
+            edited = edit_dict(rest, self._whole, "other", frozenset())
+            outer = {k: v for k, v in event.items() if k not in ("type", "data")}
+            around = edit_dict(outer, self._whole, "other", frozenset())
         deltas.event = {
             **around,
             "type": PART_UPDATED,
@@ -198,7 +202,7 @@ class Editor:
         }
         if not part and "part" in data:
             deltas.event["data"]["part"] = edit(given, self._whole, "other")
-        self._short_way(deltas, given, part, simple=len(data) == len(event) == 2)
+        self._short_way(deltas, given, part, simple=simple)
         same = (
             decided is text and changed is given and edited is rest and around is outer
         )

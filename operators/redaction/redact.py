@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -136,9 +135,9 @@ class _Redaction:
         self.replacement = replacement
         self.on_match = on_match
         self.table = table
-        self.matches: Counter[str] = Counter()
+        self.matches: dict[str, int] = {}
         self.known: dict[tuple[str, str], str] = {}
-        self.numbers: Counter[str] = Counter()
+        self.numbers: dict[str, int] = {}
 
     def scanner(self, scope: Scope) -> Callable[[str], Scanner]:
         """Tell how to begin a text of this scope."""
@@ -163,7 +162,7 @@ class _Redaction:
 
         def replace(detector: Detector, text: str) -> str:
             nonlocal last
-            self.matches[detector.name] += 1
+            self.matches[detector.name] = self.matches.get(detector.name, 0) + 1
             if self.on_match is not None:
                 self.tell(detector.name, scope)
             last = self.put(detector.name, text)
@@ -194,9 +193,9 @@ class _Redaction:
         if found is not None and self.table.get(found) == text:
             return found
         while True:
-            self.numbers[name] += 1
+            number = self.numbers[name] = self.numbers.get(name, 0) + 1
             if isinstance(replacement, str):
-                made = replacement.format(name=name, n=self.numbers[name])
+                made = replacement.format(name=name, n=number)
             else:
                 made = replacement(name, text)
             if made not in self.table or not isinstance(replacement, str):
