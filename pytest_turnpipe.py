@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("pipeline.testing.chunking", "pipeline.testing.laws")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that the conformance suite of stores reads."""
+    parser.addoption(
+        "--turnpipe-store",
+        metavar="MODULE:FACTORY",
+        help="for `--pyargs pipeline.testing.conformance`: a function that takes a folder "
+        "and returns a Place",
+    )
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Make the marker known."""
     config.addinivalue_line(

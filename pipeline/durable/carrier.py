@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from operators.errors import LeaseLost
 from operators.turn import Ending, TurnOutcome, logger
-from pipeline.stores.contract import Lines
 
+from ..stores.contract import Lines
 from .journal import AHEAD_BYTES, Account, Journal
 from .patience import patiently
 from .records import outcome_to_json, record_from_json, record_to_json
@@ -17,8 +17,9 @@ from .tail import Tail
 if TYPE_CHECKING:
     from operators.event import Event
     from operators.turn import TurnRecord
-    from pipeline.run import TurnRun
-    from pipeline.stores.contract import Claim, Store
+
+    from ..run import TurnRun
+    from ..stores.contract import Claim, Store
 
 _YIELD_EVERY: Final = 64
 
@@ -45,7 +46,6 @@ class Carrier:
         self._patience = patience
         self.run: Final = run
         self.execution_id: Final = claim.run.id
-        self.session: Final = claim.run.session
         self.manifest_hash: Final = claim.run.manifest_hash
         self.fence: Final = claim.fence
         self.tail: Final = Tail(journal.room, lines=claim.run.lines)
@@ -159,7 +159,6 @@ class Carrier:
         ending = self.run.context.ending
         kept = {
             "drained": ending is not None and ending.drained,
-            "reason": None if ending is None else ending.reason,
             "record": record_to_json(record),
         }
         signal = await patiently(

@@ -13,9 +13,10 @@ from typing import Any, Protocol, TypeVar, overload
 
 from operators.drive import failure_of
 from operators.errors import TurnMisuse
-from pipeline.execution import canonical_hash
-from pipeline.stores.coding import from_json, to_json
-from pipeline.stores.contract import Json, Signal
+
+from ..execution import canonical_hash
+from ..stores.coding import from_json, to_json
+from ..stores.contract import Json, Signal
 
 T = TypeVar("T")
 

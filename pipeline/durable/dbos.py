@@ -29,9 +29,9 @@ from operators.errors import (
     TurnMisuse,
     UnknownTurn,
 )
-from pipeline.execution import manifest_hash
-from pipeline.stores.contract import Json, Run, RunStatus, Signal, Step
 
+from ..execution import manifest_hash
+from ..stores.contract import Json, Run, RunStatus, Signal, Step
 from .context import DurableContext, as_kept
 from .runs import DurableResult, kept_manifest
 

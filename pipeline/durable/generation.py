@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.stores.coding import from_json, to_json
-from pipeline.stores.contract import Lines
+from ..stores.coding import from_json, to_json
+from ..stores.contract import Lines
 
 if TYPE_CHECKING:
-    from pipeline.stores.contract import Chunk, Store
-
+    from ..stores.contract import Chunk, Store
     from .lease import Lease
 
 OWN: Final = "turnpipe:"

@@ -28,24 +28,26 @@ from operators.errors import (
 )
 from operators.operator import name_of
 from operators.turn import TurnIdentity, TurnOutcome, logger
-from pipeline.execution import derive_execution_id, manifest_hash
-from pipeline.pipeline import Pipeline
-from pipeline.stores.contract import Chunk, NewRun
 
+from ..execution import derive_execution_id, manifest_hash
+from ..pipeline import Pipeline
+from ..stores.contract import Chunk, NewRun
 from .carrier import Carrier
 from .hub_turn import HubTurn
 from .journal import Journal
+from .listing import all_of
 from .patience import patiently
 from .records import identity_from_json, identity_to_json, outcome_from_json
 from .resume import gone_on, reduced, supervised
-from .status import TurnStatus, status_of
+from .status import TurnStatus, is_turn, status_of
 from .tail import Room
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from operators.turn import Log
-    from pipeline.stores.contract import Claim, Run, Store
+
+    from ..stores.contract import Claim, Run, Store
 
 T = TypeVar("T")
 Busy: TypeAlias = Literal["reject", "queue", "cancel_previous"]
@@ -251,9 +253,9 @@ class TurnHub:
                 if how is not None:
                     done[run.id] = how
 
-        orphans = await self._ask(self._store.orphans)
+        orphans = await self._ask(partial(all_of, self._store.orphans))
         async with asyncio.TaskGroup() as group:
-            for run in orphans:
+            for run in filter(is_turn, orphans):
                 group.create_task(one(run), name=f"turnpipe recover {run.id}")
         return done
 
@@ -312,8 +314,11 @@ class TurnHub:
                 return None
             except TurnActive as exc:
                 active = exc
-            if active.lapsed:
-                await self._recover(await self._store.status(active.execution_id), {})
+            run = await self._ask(partial(self._store.status, active.execution_id))
+            if run.lapsed_s is not None and is_turn(run):
+                await self._recover(run, {})
+            elif run.closed:
+                continue
             elif busy == "reject":
                 raise active
             else:
@@ -448,8 +453,11 @@ class TurnHub:
             if page.closed:
                 return
             if page.lapsed_s is not None and page.lapsed_s > GRACE_S:
-                await self._recover(await self._store.status(execution_id), {})
-            elif tail is None or tail.lost:
+                run = await self._ask(partial(self._store.status, execution_id))
+                if is_turn(run):
+                    await self._recover(run, {})
+                    continue
+            if tail is None or tail.lost:
                 await self._store.wait(execution_id, after=after, timeout=WAIT_S)
 
     async def _until_closed(self, execution_id: str) -> None:

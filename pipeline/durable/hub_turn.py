@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from pipeline.wire import wire_named
-from pipeline.wire.ndjson import decode
+from ..wire import wire_named
+from .records import events_of
 
 if TYPE_CHECKING:
     from operators.event import Event
     from operators.turn import TurnOutcome
-    from pipeline.stores.contract import Chunk
 
     from .hub import TurnHub
     from .status import TurnStatus
@@ -87,7 +86,7 @@ class HubTurn:
 
     async def _events(self, after: int) -> AsyncIterator[Event]:
         async for chunks in self._hub._follow(self.execution_id, after):
-            for event in _decoded(chunks):
+            for event in events_of(chunks):
                 yield event
 
     async def _body(self, wire: str, after: int) -> AsyncIterator[bytes]:
@@ -100,9 +99,4 @@ class HubTurn:
                     else b"".join([chunk.data for chunk in chunks])
                 )
             else:
-                yield encoder.encode_many(_decoded(chunks))
-
-
-def _decoded(chunks: list[Chunk]) -> list[Event]:
-    # Lines are what NDJSON makes of events: LF ends one, and stands nowhere else.
-    return [decode(line) for chunk in chunks for line in chunk.data.split(b"\n")[:-1]]
+                yield encoder.encode_many(events_of(chunks))

@@ -6,10 +6,10 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from operators.errors import LeaseLost, StoreError
-from operators.turn import logger
-from pipeline.stores.contract import Lines, Store
+from operators.errors import LeaseLost
 
+from ..stores.contract import Lines, Store
+from .patience import patiently
 from .tail import Room, Tail
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ GROUP_BYTES: Final = 1 << 20
 
 AHEAD_BYTES: Final = 256 << 10
 """How much of one turn may wait to be appended, before its source has to."""
-
-_PAUSES_S: Final = (0.01, 0.05, 0.2, 0.5)
 
 
 class Account:
@@ -188,27 +186,13 @@ class Journal:
         return kept, batch
 
     async def _append(self, accounts: list[Account], batch: list[Lines]) -> None:
-        loop = asyncio.get_running_loop()
-        gives_up = loop.time() + self._patience
-        tries = 0
-        while True:
-            try:
-                answers = await self._store.append(batch)
-                break
-            except StoreError as exc:
-                pause = _PAUSES_S[min(tries, len(_PAUSES_S) - 1)]
-                tries += 1
-                if loop.time() + pause > gives_up:
-                    _fail(accounts, exc)
-                    return
-                if tries == 1:
-                    logger.warning(
-                        "the store did not take lines, trying again: %s", exc
-                    )
-            except Exception as exc:
-                _fail(accounts, exc)
-                return
-            await asyncio.sleep(pause)
+        try:
+            answers = await patiently(lambda: self._store.append(batch), self._patience)
+        except Exception as exc:
+            for account in accounts:
+                account.queued = False
+                account.fail(exc)
+            return
         for account, lines, answer in zip(accounts, batch, answers, strict=True):
             account.size -= len(lines.data)
             if answer is None:
@@ -222,9 +206,3 @@ class Journal:
             else:
                 account.queued = False
             account.settled()
-
-
-def _fail(accounts: list[Account], error: Exception) -> None:
-    for account in accounts:
-        account.queued = False
-        account.fail(error)

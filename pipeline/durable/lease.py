@@ -18,7 +18,7 @@ from .patience import patiently
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pipeline.stores.contract import (
+    from ..stores.contract import (
         Appended,
         Claim,
         EndStatus,

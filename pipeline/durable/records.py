@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from operators.turn import (
     Parts,
@@ -16,6 +16,18 @@ from operators.turn import (
     TurnRecord,
     Usage,
 )
+
+from ..wire.ndjson import decode
+
+if TYPE_CHECKING:
+    from operators.event import Event
+
+    from ..stores.contract import Chunk
+
+
+def events_of(chunks: Iterable[Chunk]) -> list[Event]:
+    """Read the events of a log: LF ends a line, and stands nowhere else in NDJSON."""
+    return [decode(line) for chunk in chunks for line in chunk.data.split(b"\n")[:-1]]
 
 
 def identity_to_json(identity: TurnIdentity) -> dict[str, Any]:

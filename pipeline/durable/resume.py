@@ -9,15 +9,16 @@ from operators.errors import TurnLost
 from operators.event import LLM_CALL, RUN_STARTED, Event
 from operators.lifecycle import lifecycle
 from operators.operator import Chain, Operator
-from pipeline.pipeline import Pipeline
-from pipeline.wire.ndjson import decode
 
+from ..pipeline import Pipeline
 from .carrier import record_key
+from .records import events_of
 from .seam import seam
 
 if TYPE_CHECKING:
     from operators.turn import TurnContext
-    from pipeline.stores.contract import Chunk, Claim, Store
+
+    from ..stores.contract import Chunk, Claim, Store
 
 _SETTLING: Final = frozenset({"persist", "transform", "complete", "trace_flush"})
 _METERING: Final = frozenset({"meter", "meter.text"})
@@ -85,11 +86,6 @@ def supervised(pipeline: Pipeline, claim: Claim, store: Store) -> Pipeline:
 
     source.__name__ = getattr(pipeline.source, "__name__", "supervised")
     return Pipeline(source) | Chain(pipeline.operators)
-
-
-def events_of(logged: Sequence[Chunk]) -> list[Event]:
-    """Read the events of a log."""
-    return [decode(line) for chunk in logged for line in chunk.data.split(b"\n")[:-1]]
 
 
 def _settles(op: Operator, *, metering: bool) -> bool:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from operators.drive import resolved
 from operators.errors import AwaitEventTimeout, DurableError, StoreError
 from operators.turn import logger
-from pipeline.execution import manifest_hash
-from pipeline.stores.contract import Json, NewRun, Run, Signal, Step
-from pipeline.stores.memory import diverged
 
+from ..execution import manifest_hash
+from ..stores.contract import Json, NewRun, Run, Signal, Step
+from ..stores.memory import diverged
 from .context import DurableContext
 from .lease import Lease, as_json, check_lease, taken
 from .patience import patiently
 
 if TYPE_CHECKING:
-    from pipeline.stores.contract import Store
+    from ..stores.contract import Store
 
 T = TypeVar("T")
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, cast
 from operators import event as ev
 from operators.event import Event
 from operators.operator import Operator, Stage
-from pipeline.wire.ndjson import encode
+
+from ..wire.ndjson import encode
 
 if TYPE_CHECKING:
     from operators.turn import TurnContext

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from pipeline.stores.contract import Run
+    from ..stores.contract import Run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +27,11 @@ class TurnStatus:
     started_at: float
     updated_at: float
     ended_at: float | None
+
+
+def is_turn(run: Run) -> bool:
+    """Tell a hub's turn from a durable run, which a store may keep beside it."""
+    return "identity" in run.meta
 
 
 def status_of(run: Run) -> TurnStatus:

@@ -7,11 +7,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from operators.errors import CursorGone
-from pipeline.execution import canonical_hash
-from pipeline.sources.supervised import SupervisedAdapter, SupervisedEvent
-from pipeline.stores.coding import from_json
-from pipeline.stores.memory import diverged
 
+from ..execution import canonical_hash
+from ..sources.supervised import SupervisedAdapter, SupervisedEvent
+from ..stores.coding import from_json
+from ..stores.memory import diverged
 from .ahead import Ahead
 from .generation import Generation, last_generation, payloads, restarted
 from .lease import Lease, check_lease
@@ -29,7 +29,8 @@ from .turn import (
 
 if TYPE_CHECKING:
     from operators.event import Event
-    from pipeline.stores.contract import Lines, Store
+
+    from ..stores.contract import Lines, Store
 
 
 def run_supervised_turn(

@@ -13,16 +13,15 @@ from operators.errors import DurableError, LeaseHeld
 from operators.turn import logger
 
 from .lease import check_lease
+from .listing import all_of
 from .turn import DurableTurn
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from pipeline.stores.contract import Run, Store
+    from ..stores.contract import Run, Store
 
 Resolved: TypeAlias = DurableTurn | object | None
-
-_PAGE: Final = 100
 
 
 @dataclass(slots=True)
@@ -99,12 +98,8 @@ class SessionSupervisor:
 
     async def active(self, session: str) -> Sequence[Run]:
         """List a session's runs that have not ended, the newest first."""
-        limit = _PAGE
-        while True:
-            runs = await self._store.runs(statuses=["running"], limit=limit)
-            if len(runs) < limit:
-                return [run for run in runs if run.meta.get("session") == session]
-            limit *= 10
+        runs = await all_of(partial(self._store.runs, statuses=["running"]))
+        return [run for run in runs if run.meta.get("session") == session]
 
     async def check(self) -> Checked:
         """Look for orphans once, and wait until those found have gone on to their end.
@@ -137,8 +132,8 @@ class SessionSupervisor:
 
     async def _begin(self, checked: Checked) -> list[asyncio.Task[None]]:
         tasks: list[asyncio.Task[None]] = []
-        for run in await self._orphans():
-            if run.id not in self._begun:
+        for run in await all_of(self._store.orphans):
+            if run.id not in self._begun and (run.lapsed_s or 0.0) >= self._grace:
                 task = asyncio.create_task(
                     self._go_on(run, checked), name=f"turnpipe orphan {run.id}"
                 )
@@ -146,15 +141,6 @@ class SessionSupervisor:
                 task.add_done_callback(partial(self._forget, run.id))
                 tasks.append(task)
         return tasks
-
-    async def _orphans(self) -> list[Run]:
-        """Ask for all: those that are not ours must not hide the others."""
-        limit = _PAGE
-        while True:
-            runs = await self._store.orphans(limit=limit)
-            if len(runs) < limit:
-                return [run for run in runs if (run.lapsed_s or 0.0) >= self._grace]
-            limit *= 10
 
     async def _go_on(self, run: Run, checked: Checked) -> None:
         try:

@@ -6,8 +6,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from pipeline.stores.chunks import sliced
-from pipeline.stores.contract import Chunk
+from ..stores.chunks import sliced
+from ..stores.contract import Chunk
 
 TAIL_BYTES: Final = 256 << 10
 """How much of one turn is kept for its readers; who is further back reads the store."""
@@ -77,40 +77,25 @@ class Tail:
         found.reverse()
         return found
 
-    async def wait(self, cursor: int, limit_s: float | None = None) -> bool:
-        """Wait for a line after `cursor`, or the close; False when time is up."""
-        loop = asyncio.get_running_loop()
-        timer: asyncio.TimerHandle | None = None
-        waiter: asyncio.Future[None] | None = None
-        try:
-            while self.lines <= cursor and not self.closed:
-                waiter = loop.create_future()
-                if self._waiters is None:
-                    self._waiters = []
-                self._waiters.append(waiter)
-                if limit_s is not None and timer is None:
-                    timer = loop.call_later(limit_s, _resolve, waiter)
+    async def wait(self, cursor: int) -> None:
+        """Wait for a line after `cursor`, or the close."""
+        while self.lines <= cursor and not self.closed:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            if self._waiters is None:
+                self._waiters = []
+            self._waiters.append(waiter)
+            try:
                 await waiter
-                if timer is not None and loop.time() >= timer.when():
-                    return self.lines > cursor or self.closed
-                if timer is not None:
-                    limit_s = timer.when() - loop.time()
-                    timer.cancel()
-                    timer = None
-            return True
-        finally:
-            if timer is not None:
-                timer.cancel()
-            if self._waiters is not None and waiter in self._waiters:
-                self._waiters.remove(waiter)
+            finally:
+                self._forget(waiter)
+
+    def _forget(self, waiter: asyncio.Future[None]) -> None:
+        if self._waiters is not None and waiter in self._waiters:
+            self._waiters.remove(waiter)
 
     def _wake(self) -> None:
         if self._waiters:
             waiters, self._waiters = self._waiters, None
             for waiter in waiters:
-                _resolve(waiter)
-
-
-def _resolve(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+                if not waiter.done():
+                    waiter.set_result(None)

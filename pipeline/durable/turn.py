@@ -10,16 +10,17 @@ from operators.drive import called, checked, failure_of
 from operators.message import Message
 from operators.source import ChatTurnProducer, iterator_of
 from operators.turn import logger
-from pipeline.execution import canonical_hash
-from pipeline.stores.memory import diverged
 
+from ..execution import canonical_hash
+from ..stores.memory import diverged
 from .lease import Lease, check_lease, taken
 from .patience import patiently
 from .runs import forgotten, new_run
 
 if TYPE_CHECKING:
     from operators.event import Event
-    from pipeline.stores.contract import NewRun, Run, Step, Store
+
+    from ..stores.contract import NewRun, Run, Step, Store
 
 T = TypeVar("T")
 

@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 _BUSY_MS: Final = 5_000
 _TRIES: Final = 8
+_OPEN_AGAIN_S: Final = 0.01
 
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
 _AGAIN: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
@@ -179,10 +180,27 @@ class Database:
                 isolation_level="READ COMMITTED",
             )
         try:
-            await self._transacted(self._writer, self._create)
+            await self._created()
         except BaseException:
             await self._disposed()
             raise
+
+    async def _created(self) -> None:
+        """Create the tables, after others that are opening the same new file.
+
+        SQLite does not wait by itself where two connections turn WAL on at once.
+        """
+        loop = asyncio.get_running_loop()
+        gives_up = loop.time() + _BUSY_MS / 1000
+        while True:
+            try:
+                await self._transacted(self._writer, self._create)
+            except StoreBusy:
+                if loop.time() > gives_up:
+                    raise
+                await asyncio.sleep(_OPEN_AGAIN_S)
+            else:
+                return
 
     def _create(self, connection: Connection) -> None:
         """Create the tables, or look whether those there are ours."""

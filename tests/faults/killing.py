@@ -176,7 +176,7 @@ async def _ended(store, turns):
 
 
 async def _checked(store, folder, turns):
-    from pipeline.durable.resume import events_of
+    from pipeline.durable.records import events_of
 
     shown = defaultdict(set)
     for line in (folder / "acks").read_text().splitlines():

@@ -11,7 +11,7 @@ from operators.errors import DurableError, StoreBusy, StoreError, StoreFull
 from operators.event import delta, text_part
 from pipeline import Pipeline, TurnIdentity
 from pipeline.durable import TurnHub
-from pipeline.durable.resume import events_of
+from pipeline.durable.records import events_of
 from pipeline.stores import Lines, NewRun, SqlStore
 
 from .failing_disk import FULL, failing_disk, library

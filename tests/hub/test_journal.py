@@ -187,13 +187,12 @@ def test_the_room_of_all_tails_is_bounded_too():
 def test_a_waiter_of_a_tail_that_leaves_is_forgotten():
     async def test():
         tail = Tail(Room(100))
-        assert await tail.wait(0, 0.01) is False
         waiting = asyncio.ensure_future(tail.wait(0))
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait((waiting,))
         assert not tail._waiters
         tail.put(b"{}\n", 1)
-        assert await tail.wait(0, 1) is True
+        await tail.wait(0)
 
     run(test)

@@ -5,10 +5,12 @@ import asyncio
 import pytest
 
 import operators as ops
+from pipeline.durable.runs import new_run
 
 from .worker import (
     EXECUTION_ID,
     IDENTITY,
+    LEASE_S,
     TERMINALS,
     Gate,
     Saved,
@@ -155,7 +157,7 @@ def test_a_model_that_says_something_else_has_its_text_replaced(place, said, the
 
 
 async def read_lines(store):
-    from pipeline.durable.resume import events_of
+    from pipeline.durable.records import events_of
 
     return events_of((await store.read(EXECUTION_ID)).chunks)
 
@@ -344,5 +346,33 @@ def test_a_supervised_source_is_attached_to_and_never_begun_again(place):
             assert agent.started == 1
             assert agent.attached == [({"box": "b1"}, None)]
             assert saved.texts == ["one two three four"]
+
+    run(test, place)
+
+
+def test_durable_runs_beside_turns_are_left_to_who_runs_them(place):
+    async def test(place):
+        store = place.store()
+        source = Gate(*WORDS)
+        async with Worker(place.store()) as dead, Worker(place.store()) as alive:
+            manifest = {
+                "project_id": "p",
+                "task": {"id": "t", "intent": "i", "domain": "d"},
+            }
+            for k in range(101):  # more than a store lists at once
+                new = new_run(f"run {k}", manifest, "run")
+                got = await store.claim(new, worker="w", lease=LEASE_S)
+                await store.release(new.id, got.fence)
+            await dies_after(dead, store, chat(source), source, 2)
+            await place.lapse(ago=5)
+            assert await alive.hub.recover() == {EXECUTION_ID: "settled"}
+            left = [run.id for run in await store.orphans(limit=1_000)]
+            assert sorted(left) == sorted([f"run {k}" for k in range(101)])
+            reader = asyncio.create_task(read_all(alive.hub.attach("run 0")))
+            await asyncio.sleep(0.1)
+            assert not reader.done()
+            assert (await store.status("run 0")).fence == 1
+            reader.cancel()
+            await asyncio.wait((reader,))
 
     run(test, place)

@@ -10,7 +10,7 @@
 * `Place`: where a store keeps its runs: how to open it, how to let leases end
 * `drive(place, steps=, seed=)`: random calls of several workers, compared with a model
 
-From the command line: `pytest --pyargs pipeline.testing.conformance --store
+From the command line: `pytest --pyargs pipeline.testing.conformance --turnpipe-store
 package.module:factory`, where `factory(folder)` returns a Place.
 """
 

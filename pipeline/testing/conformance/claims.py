@@ -19,12 +19,12 @@ from operators.errors import (
     TurnActive,
     UnknownTurn,
 )
-from pipeline.stores.contract import Chunk, Lines, NewRun
 
+from ...stores.contract import Chunk, Lines, NewRun
 from .place import LONG_S, Place
 
 if TYPE_CHECKING:
-    from pipeline.stores.contract import Claim, Store
+    from ...stores.contract import Claim, Store
 
 Check: TypeAlias = Callable[[Place], Awaitable[None]]
 

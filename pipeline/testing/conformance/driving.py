@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pipeline.stores.contract import Lines, NewRun
-
+from ...stores.contract import Lines, NewRun
 from .claims import whole
 from .model import Model
 from .place import LONG_S, Place
 
 if TYPE_CHECKING:
-    from pipeline.stores.contract import Store
+    from ...stores.contract import Store
 
 _WORKERS: Final = ("w1", "w2", "w3")
 _RUNS: Final = tuple(f"run {k}" for k in range(6))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pipeline.stores.contract import Store
+    from ...stores.contract import Store
 
 SHORT_S: Final = 0.25
 """A lease that a test waits out, where the store's clock cannot be moved."""

@@ -1,4 +1,4 @@
-"""What `pytest --pyargs pipeline.testing.conformance --store module:factory` runs."""
+"""What `pytest --pyargs pipeline.testing.conformance --turnpipe-store ...` runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ STEPS = 2_000
 
 @pytest.fixture
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """Make the place that the option `--store` names."""
-    named = request.config.getoption("--store")
+    """Make the place that the option `--turnpipe-store` names."""
+    named = request.config.getoption("--turnpipe-store")
     if not named:
-        pytest.skip("name a store: --store package.module:factory")
+        pytest.skip("name a store: --turnpipe-store package.module:factory")
     module, _, name = str(named).partition(":")
     made = getattr(importlib.import_module(module), name)(tmp_path)
     assert isinstance(made, Place), f"{named} gave {made!r}: it returns a Place"
