@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import count, pairwise
+from operator import length_hint
 from types import FunctionType, TracebackType
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -20,6 +21,9 @@ import orjson
 
 from operators.event import PART_UPDATED
 from operators.heartbeat import Heartbeat
+
+from .batch import edited, passed
+from .wire.ndjson import LARGE_CHUNK, encode_large
 
 if TYPE_CHECKING:
     from operators.drive import Hooks, Opened
@@ -181,6 +185,14 @@ def plan_of(key: tuple[StageKey, ...], envelope: int, mode: Mode) -> Plan:
 _TAKEN: Final = ("types", "fold", "last", "append")
 """What else the plan numbers among its locals."""
 
+_GLOBALS: Final[dict[str, Any]] = {
+    "edited": edited,
+    "encode_large": encode_large,
+    "length_hint": length_hint,
+    "passed": passed,
+}
+"""What generated code calls that no turn changes."""
+
 _serial = count(1)
 _NEWLINE: Final = orjson.OPT_APPEND_NEWLINE
 
@@ -207,6 +219,8 @@ class _Emitter:
         self.lines: list[str] = []
         self.owners: list[int | None] = [None]
         self.started_sent = False
+        self.whole = False
+        """The batch under way is the source's own list: what changes is noted."""
 
     def line(self, depth: int, text: str, owner: int | None = None) -> None:
         self.lines.append("    " * depth + text)
@@ -232,7 +246,7 @@ class _Emitter:
             text.splitlines(keepends=True),  # our own text: it has no other separators
             filename,
         )
-        names: dict[str, Any] = {}
+        names: dict[str, Any] = {**_GLOBALS}
         exec(compile(text, filename, "exec"), names)
         function: FunctionType = names["body" if self.last else "segment"]
         # The vocabulary's own string: what is the same object is not compared.
@@ -288,6 +302,8 @@ class _Emitter:
                 self.tap(inside, k, call, note)
             elif shape in ("map", "filter_map"):
                 self.line(inside, f"event = {call}{note}", k)
+                if self.whole:
+                    self.line(inside, "edits += ((length_hint(rest), event),)", k)
                 if shape == "filter_map":
                     self.line(inside, "if event is None:", k)
                     self.line(inside + 1, "continue", k)
@@ -412,11 +428,18 @@ class _Emitter:
             self.check(depth + 1)
             self.operators(depth + 1, self.start, self.send)
             return
-        self.line(depth, "batch = []", SOURCE)
-        self.line(depth, "for event in event:", SOURCE)
+        self.whole = self.keeps_lists()
+        if self.whole:
+            self.line(depth, "batch = event", SOURCE)
+            self.line(depth, "rest = iter(event)", SOURCE)
+            self.line(depth, "for event in rest:", SOURCE)
+        else:
+            self.line(depth, "batch = []", SOURCE)
+            self.line(depth, "for event in event:", SOURCE)
 
         def keep(depth: int) -> None:
-            self.line(depth, "batch.append(event)", EVENT)
+            if not self.whole:
+                self.line(depth, "batch.append(event)", EVENT)
 
         first = next((k for k in range(self.start, self.stop) if self.key[k][1]), None)
         if self.mode == "ndjson" and first is not None and self.key[first][3]:
@@ -431,17 +454,36 @@ class _Emitter:
         else:
             self.check(depth + 1)
             self.operators(depth + 1, self.start, keep)
+        if self.whole:
+            self.line(depth, "rest = None", READER)
+            self.line(depth, "if edits:", READER)
+            self.line(depth + 1, "batch = edited(batch, edits)", READER)
+            self.line(depth + 1, "edits = ()", READER)
+            self.whole = False
         self.line(depth, "if batch:", READER)
         if self.mode == "lists":
             self.line(depth + 1, "events, batch = batch, ()", READER)
             self.line(depth + 1, "yield events", READER)
             return
-        self.line(depth + 1, "chunk = encode_many(batch)", ENCODE)
+        self.line(depth + 1, "chunk = encode_list(batch)", ENCODE)
         self.line(depth + 1, "if not n:", READER)
         self.line(depth + 2, "run.first()", READER)
         self.line(depth + 1, "n += len(batch)", READER)
         self.line(depth + 1, "batch = ()", READER)
+        if self.mode == "ndjson":  # the next will be much like it
+            self.line(depth + 1, f"if len(chunk) > {LARGE_CHUNK}:", READER)
+            self.line(depth + 2, "encode_list = encode_large", READER)
+            self.line(depth + 1, "else:", READER)
+            self.line(depth + 2, "encode_list = encode_many", READER)
         self.chunk(depth + 1)
+
+    def keeps_lists(self) -> bool:
+        """Tell whether a list leaves as it came, but for an event now and then."""
+        return self.mode != "lists" and all(
+            shape in ("", "tap")
+            or (shape in ("map", "filter_map") and typed == "others")
+            for _, shape, _, typed, _, _ in self.key[self.start : self.stop]
+        )
 
     def loop(self, depth: int) -> None:
         self.line(depth, "async for event in source:", SOURCE)
@@ -463,8 +505,14 @@ class _Emitter:
         )
         self.locals(1)
         self.line(1, "n = 0")
-        left = "rest" if self.mode == "events" else "batch"
-        self.line(1, f"{left} = ()")
+        if self.mode == "events":
+            left = "rest"
+            self.line(1, "rest = ()")
+        else:
+            left = "passed(batch, rest, edits)" if self.keeps_lists() else "batch"
+            self.line(1, "batch = edits = ()")
+            self.line(1, "rest = None")
+            self.line(1, "encode_list = encode_many")
         self.line(1, "try:")
         if self.envelope >= self.start:
             self.line(2, "for event in run.started():", READER)
