@@ -40,9 +40,11 @@ fuzz: $(READY)
 
 soak: $(READY)
 	@$(BIN)/python -m tests.stores.soak $(ARGS)
-	@$(BIN)/python -m tests.faults.killing --store sqlite
-	@$(BIN)/python -m tests.faults.killing --store postgres
+	@for store in sqlite postgres sqlite+valkey postgres+valkey; do \
+	$(BIN)/python -m tests.faults.killing --store $$store || exit 1; done
 	@$(BIN)/python -m tests.faults.killing --store sqlite --stop --kills 40
+	@$(BIN)/python -m tests.faults.killing --store postgres --server --kills 40
+	@$(BIN)/python -m tests.faults.killing --store sqlite+valkey --server --kills 40
 
 format: $(READY)
 	@$(BIN)/ruff check --fix-only -q .

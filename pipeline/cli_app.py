@@ -12,6 +12,7 @@ from typing import Annotated, Final, NoReturn
 import typer
 
 from . import cli_durable
+from .cli_durable import Where
 from .cli_run import USAGE, BadUsageError, Request, run
 from .cli_store import data_dir
 from .pipeline import Pipeline
@@ -165,11 +166,20 @@ Database = Annotated[
     ),
 ]
 
+DeliveryLog = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="The log beside it, if the turns have one: redis://host:6379/0.",
+        show_default=False,
+    ),
+]
+
 
 @app.command()
-def status(execution_id: ExecutionId, *, db: Database) -> None:
+def status(execution_id: ExecutionId, *, db: Database, log: DeliveryLog = None) -> None:
     """Tell how a kept turn stands; exit 1 where it failed, 130 where it was cancelled."""
-    _exit(lambda: cli_durable.status(db, execution_id))
+    _exit(lambda: cli_durable.status(Where(db, log), execution_id))
 
 
 @app.command()
@@ -177,6 +187,7 @@ def attach(
     execution_id: ExecutionId,
     *,
     db: Database,
+    log: DeliveryLog = None,
     after: Annotated[
         int, typer.Option(min=0, help="How many lines are here already.")
     ] = 0,
@@ -185,7 +196,7 @@ def attach(
 
     Leaving it, with Ctrl-C, does not end the turn.
     """
-    _exit(lambda: cli_durable.attach(db, execution_id, after))
+    _exit(lambda: cli_durable.attach(Where(db, log), execution_id, after))
 
 
 @app.command()
@@ -193,12 +204,13 @@ def tail(
     execution_id: ExecutionId,
     *,
     db: Database,
+    log: DeliveryLog = None,
     lines: Annotated[
         int, typer.Option("-n", "--lines", min=0, help="How many to begin with.")
     ] = 10,
 ) -> None:
     """Print a kept turn's last events, and those that come, until it ends."""
-    _exit(lambda: cli_durable.tail(db, execution_id, lines))
+    _exit(lambda: cli_durable.tail(Where(db, log), execution_id, lines))
 
 
 @app.command()
@@ -206,12 +218,13 @@ def cancel(
     execution_id: ExecutionId,
     *,
     db: Database,
+    log: DeliveryLog = None,
     reason: Annotated[
         str, typer.Option(help="What its readers are told.")
     ] = "cancelled",
 ) -> None:
     """Stop a turn that runs, wherever it runs; exit 1 where it had ended."""
-    _exit(lambda: cli_durable.cancel(db, execution_id, reason))
+    _exit(lambda: cli_durable.cancel(Where(db, log), execution_id, reason))
 
 
 def _exit(command: Callable[[], int]) -> NoReturn:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
@@ -17,12 +17,27 @@ from .cli_run import BadUsageError
 
 if TYPE_CHECKING:
     from .durable import TurnHub
+    from .stores import Store
 
 _EXIT: Final = {"completed": 0, "running": 0, "failed": 1, "lost": 1, "cancelled": 130}
 _LEFT: Final = 130
 
 
-def status(db: str, execution_id: str) -> int:
+class Where(NamedTuple):
+    """Where turns are kept: a database, and the log beside it, if it has one."""
+
+    db: str
+    log: str | None = None
+
+    def opened(self) -> Store:
+        """Make the store."""
+        from .stores import RedisLog, SqlStore
+
+        log = None if self.log is None else RedisLog(self.log)
+        return SqlStore(store_url(self.db), log=log)
+
+
+def status(where: Where, execution_id: str) -> int:
     """Print how a turn stands, as one JSON object; the exit code tells too."""
 
     async def ask(hub: TurnHub) -> int:
@@ -42,10 +57,10 @@ def status(db: str, execution_id: str) -> int:
         print(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
         return _EXIT[found.status]
 
-    return _asked(db, ask)
+    return _asked(where, ask)
 
 
-def cancel(db: str, execution_id: str, reason: str) -> int:
+def cancel(where: Where, execution_id: str, reason: str) -> int:
     """Ask a turn to stop, and wait until it has."""
 
     async def ask(hub: TurnHub) -> int:
@@ -56,10 +71,10 @@ def cancel(db: str, execution_id: str, reason: str) -> int:
         _say(f"{execution_id} is {outcome.status}")
         return 0
 
-    return _asked(db, ask)
+    return _asked(where, ask)
 
 
-def attach(db: str, execution_id: str, after: int) -> int:
+def attach(where: Where, execution_id: str, after: int) -> int:
     """Print a turn's lines after a cursor until it ends; leaving does not end it."""
 
     async def ask(hub: TurnHub) -> int:
@@ -77,27 +92,26 @@ def attach(db: str, execution_id: str, after: int) -> int:
         _say(f"{execution_id} {found.status}, {found.cursor} lines")
         return _EXIT[found.status]
 
-    return _asked(db, ask)
+    return _asked(where, ask)
 
 
-def tail(db: str, execution_id: str, lines: int) -> int:
+def tail(where: Where, execution_id: str, lines: int) -> int:
     """Print a turn's last lines, and go on until it ends."""
 
     async def ask(hub: TurnHub) -> int:
         return max((await hub.status(execution_id)).cursor - lines, 0)
 
-    found = _asked(db, ask, failed=-1)
-    return 1 if found < 0 else attach(db, execution_id, found)
+    found = _asked(where, ask, failed=-1)
+    return 1 if found < 0 else attach(where, execution_id, found)
 
 
 def _asked(
-    db: str, ask: Callable[[TurnHub], Awaitable[int]], *, failed: int = 1
+    where: Where, ask: Callable[[TurnHub], Awaitable[int]], *, failed: int = 1
 ) -> int:
     async def work() -> int:
         from .durable import TurnHub
-        from .stores import SqlStore
 
-        async with TurnHub(SqlStore(store_url(db))) as hub:
+        async with TurnHub(where.opened()) as hub:
             return await ask(hub)
 
     try:

@@ -3,8 +3,8 @@
 * `MemoryStore()`: in this process, gone with it
 * `SqlStore("sqlite:///turns.db")`: one file, embedded (extra `sql`)
 * `SqlStore("postgresql://...")`: the same across machines (extra `postgres`)
-* `RedisLog("redis://...")`: a DeliveryLog in Redis or Valkey (extra `redis`); no store
-  takes one yet
+* `SqlStore(url, log=RedisLog("redis://..."))`: the lines of turns that run go through
+  Redis or Valkey (extra `redis`)
 
 `contract` says what each of them promises; `pipeline.testing.conformance` proves it, also
 for a store of your own.

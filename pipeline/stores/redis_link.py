@@ -13,12 +13,20 @@ from typing import Any, Final, NamedTuple, TypeAlias, TypeVar, cast
 from redis.asyncio import BlockingConnectionPool, RedisCluster
 from redis.asyncio.connection import Connection, parse_url
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as Unreachable
 from redis.exceptions import TimeoutError as Unanswered
@@ -36,26 +44,23 @@ _MOST_PAUSE_S: Final = 0.25
 
 _AWAY: Final = (Unreachable, Unanswered, TimeoutError, OSError)
 
-# https://redis.io/docs/latest/develop/reference/protocol-spec/: an error's first word
-_PASSING: Final = frozenset(
-    {
-        "BUSY",
-        "CLUSTERDOWN",
-        "LOADING",
-        "MASTERDOWN",
-        "MISCONF",
-        "NOREPLICAS",
-        "READONLY",
-        "TRYAGAIN",
-    }
+_REFUSED: Final = (AuthenticationError, AuthorizationError, NoPermissionError)
+_NOT_READY: Final = (
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    TryAgainError,
 )
+# First words of errors that redis-py has no class for.
+_NOT_READY_WORDS: Final = ("BUSY ", "MISCONF ", "NOREPLICAS ")
 
 
 class Call(NamedTuple):
-    """One script for one run."""
+    """One script, for one run where there are slots."""
 
     script: Script
-    keys: tuple[str, str]
+    keys: Sequence[str]
     args: Sequence[Arg]
 
 
@@ -83,7 +88,7 @@ class Link:
         self._connections = connections
         self._timeout = timeout
         self._patience = patience
-        self._is_cluster = cluster
+        self.is_cluster: Final = cluster
         self._pool: BlockingConnectionPool | None = None
         self._cluster: RedisCluster | None = None
         self._room = asyncio.Semaphore(connections)
@@ -106,8 +111,12 @@ class Link:
         return await self._seen_through(self._patiently(calls))
 
     async def listener(self) -> Connection:
-        """Open a connection beside the pool, to subscribe on."""
-        return await self._seen_through(self._listener())
+        """Open a connection beside the pool, to subscribe on; it is the caller's."""
+        self._check_loop()
+        try:
+            return await self._listening()
+        except (*_AWAY, RedisError) as exc:
+            raise self.mapped(exc) from exc
 
     async def close(self) -> None:
         """End what is under way, then let go of all connections."""
@@ -128,23 +137,24 @@ class Link:
         said = str(error).strip().partition("\n")[0] or type(error).__name__
         if self._secret:
             said = said.replace(str(self._secret), "***")
-        word = said.partition(" ")[0].rstrip(":")
-        if isinstance(error, (AuthenticationError, AuthorizationError)) or word in (
-            "NOPERM",
-            "NOAUTH",
-            "WRONGPASS",
-        ):
+        if isinstance(error, _REFUSED) or said.startswith(("NOAUTH ", "NOPERM ")):
             return StoreError(
                 f"{self.where} does not let us in ({said}): see the URL's user and "
                 f"password, and the rights that RedisLog names"
             )
-        if "No space left" in said or word == "OOM" or "OOM command" in said:
+        moved = isinstance(error, (AskError, ClusterCrossSlotError))  # MOVED is an ASK
+        if moved or said.startswith(("MOVED ", "ASK ")):  # redis-py 5 has them so
+            return StoreError(
+                f"{self.where} is of a cluster ({said}): give cluster=True"
+            )
+        full = isinstance(error, OutOfMemoryError) or said.startswith("OOM ")
+        if full or "No space left" in said:
             return StoreFull(
                 f"{self.where} has no room left ({said}): raise maxmemory, or free some"
             )
         if "No connection available" in said or "max number of clients" in said:
             return StoreBusy(f"{self.where}: all connections are in use: try again")
-        if word in _PASSING or isinstance(error, BusyLoadingError):
+        if isinstance(error, _NOT_READY) or said.startswith(_NOT_READY_WORDS):
             return StoreBusy(f"{self.where} is not ready ({said}): try again")
         if isinstance(error, (Unanswered, TimeoutError)):
             return StoreBusy(f"{self.where} did not answer in time: try again")
@@ -155,19 +165,25 @@ class Link:
     # -- calls
 
     async def _seen_through(self, work: Coroutine[Any, Any, T]) -> T:
-        loop = asyncio.get_running_loop()
-        self._loop = self._loop or loop
-        if self.closed or self._loop is not loop:
+        try:
+            self._check_loop()
+        except StoreError:
             work.close()
-            raise StoreError(
-                "the log is closed: make another"
-                if self.closed
-                else "the log is used from a second event loop: make one log a loop"
-            )
+            raise
         task = asyncio.ensure_future(work)
         self._work.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
+
+    def _check_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self.closed:
+            raise StoreError("the log is closed: make another")
+        if self._loop is not loop:
+            raise StoreError(
+                "the log is used from a second event loop: make one log a loop"
+            )
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)
@@ -182,7 +198,7 @@ class Link:
             try:
                 answers = await self._answers(calls)
                 break
-            except (AuthenticationError, AuthorizationError) as exc:
+            except _REFUSED as exc:
                 raise self.mapped(exc) from exc
             except _AWAY as exc:
                 full = "No connection available" in str(exc)
@@ -199,7 +215,7 @@ class Link:
 
     async def _answers(self, calls: Sequence[Call]) -> list[Any]:
         """Run scripts by their names; those that the server has not, by their text."""
-        if self._is_cluster:
+        if self.is_cluster:
             return await asyncio.gather(*(self._routed(call) for call in calls))
         pool = self._pool
         if pool is None:
@@ -272,26 +288,23 @@ class Link:
             except ResponseError as exc:
                 return exc
 
-    async def _listener(self) -> Connection:
+    async def _listening(self) -> Connection:
         options = dict(self._options)
+        if self.is_cluster:
+            cluster = self._nodes()
+            await cluster.initialize()
+            node = cluster.get_random_node()
+            options |= {"host": node.host, "port": node.port}
+            options.pop("db", None)
+        kind: Any = options.pop("connection_class", Connection)
+        connection = kind(**options)
         try:
-            if self._is_cluster:
-                cluster = self._nodes()
-                await cluster.initialize()
-                node = cluster.get_random_node()
-                options |= {"host": node.host, "port": node.port}
-                options.pop("db", None)
-            kind: Any = options.pop("connection_class", Connection)
-            connection = kind(**options)
-            try:
-                async with asyncio.timeout(self._timeout):
-                    await connection.connect()
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            return cast("Connection", connection)
-        except (*_AWAY, RedisError) as exc:
-            raise self.mapped(exc) from exc
+            async with asyncio.timeout(self._timeout):
+                await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return cast("Connection", connection)
 
     def _nodes(self) -> Any:
         if self._cluster is None:

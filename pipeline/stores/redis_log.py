@@ -26,8 +26,9 @@ class RedisLog:
 
     `RedisLog("redis://user:secret@host:6379/0")`; `rediss://` for TLS, `unix://` for a
     socket; with `cluster=True` any node of a cluster. A run is one stream and one hash in
-    one slot, named `prefix:{run}`. Appends of one run are one Lua script, those of a
-    batch travel together; a batch is whole for each of its runs, not across them.
+    one slot, named `prefix:{run}`. A batch of appends is one Lua script. On a cluster it
+    is one for each run, sent together: where it fails in the middle, some runs have
+    their lines and some have not.
 
     `max_bytes` bounds what a run holds here that was not trimmed: beyond it `append`
     raises StoreFull, and nothing is dropped. `ttl` seconds after its last `begin` or
@@ -38,13 +39,15 @@ class RedisLog:
     waits for an answer for `timeout`.
 
     What an acknowledged append survives is the server's to say. Without `appendonly` it
-    is the server's memory, gone with its process. With `appendonly yes` it survives the
-    process being killed. `appendfsync everysec`, the default, may lose about the last
-    second where the machine itself fails, `always` loses nothing that the disk kept, at
-    one fsync per group of appends, `no` what the kernel had not written. A replica
-    follows later: a failover may lose the last moments whatever is set. Lines that were
-    lost so are missing to readers, too, who saw them; lines that the store had archived
-    are never lost by it.
+    is in the server's memory, and gone with its process. With `appendonly yes`:
+    `appendfsync always` loses nothing that the disk kept, at one fsync for what came
+    together. `everysec`, the default, acknowledges ahead of its file while an fsync is
+    under way: up to two seconds are lost where the machine fails, and also where only
+    the process is killed. `no` survives a killed process, and loses what the kernel had
+    not written where the machine fails. A replica follows later, so a failover may lose
+    the last moments whatever is set. What is lost is the end of a run, never its middle,
+    and never what the store had archived; readers may have seen it. Its owner's lease is
+    over then, as soon as it appends through the object that had the acknowledgement.
 
     The server must not evict: with a `maxmemory` its policy has to be `noeviction`. Its
     user needs the commands of the scripts (EVAL, EVALSHA, hash, stream and key commands,
@@ -94,6 +97,7 @@ class RedisLog:
             patience=patience,
             cluster=cluster,
         )
+        self._ends: dict[str, tuple[int, int]] = {}
         self._waiting = Waiting(self._link.listener, self._look, channel=self._channel)
 
     async def close(self) -> None:
@@ -114,11 +118,12 @@ class RedisLog:
         )
         if has < 0:
             raise LeaseLost(run_id)
+        self._ends[run_id] = (fence, has)
         self._waiting.tell(run_id, lines=has)
         return int(has)
 
     async def renew(self, fences: Mapping[str, int], *, lease: float) -> None:
-        """Renew the live leases of runs, by id."""
+        """Renew the live leases of runs, by id; end them with a lease of 0."""
         times = (_milliseconds(lease), self._expiry_ms(lease))
         calls = [
             Call(RENEW, self._keys(run_id), (fence, *times))
@@ -126,13 +131,15 @@ class RedisLog:
         ]
         if calls:
             await self._link.call(calls)
+        if lease <= 0:
+            for run_id, fence in fences.items():
+                self._forget(run_id, fence)
 
     async def append(self, batch: Sequence[Lines]) -> Sequence[Appended | None]:
         """Append lines of any number of runs, in order, each run's as a whole.
 
         Raises:
-            ValueError: lines would leave a gap, or overlap the log's end. Those of other
-                runs are written.
+            ValueError: lines would leave a gap, or overlap the log's end.
             StoreFull: a run holds `max_bytes` already. Those of other runs are written.
         """
         places: dict[str, list[int]] = {}
@@ -140,43 +147,109 @@ class RedisLog:
             places.setdefault(lines.run_id, []).append(k)
         if not places:
             return []
+        if self._link.is_cluster and len(places) > 1 and self._doubtful(batch):
+            # There is no transaction over slots: what would be refused is known before.
+            checked = await self._appended("check", batch, places)
+            self._refuse(batch, places, checked)
+        found = await self._appended("write", batch, places)
+        answers: list[Appended | None] = [None] * len(batch)
+        grown: dict[str, int] = {}
+        for (run_id, ks), answer in zip(places.items(), found, strict=True):
+            if not answer or answer[0] < 0:
+                continue
+            for k, line, new in zip(ks, answer[::2], answer[1::2], strict=True):
+                lines = batch[k]
+                if not line:
+                    self._forget(run_id, lines.fence)
+                    continue
+                answers[k] = Appended(line, accepted=bool(new))
+                self._acknowledged(run_id, lines.fence, line + lines.count - 1)
+                if new:
+                    grown[run_id] = line + lines.count - 1
+        for run_id, end in grown.items():
+            self._waiting.tell(run_id, lines=end)
+        self._refuse(batch, places, found)
+        return answers
+
+    async def _appended(
+        self, mode: str, batch: Sequence[Lines], places: Mapping[str, list[int]]
+    ) -> list[list[int]]:
+        """Append, and give of each run what the script does: one call, but a cluster's."""
+        head: list[Arg] = [mode, self._max_bytes]
+        keys: list[str] = []
+        args: list[Arg] = []
         calls: list[Call] = []
         for run_id, ks in places.items():
-            args: list[Arg] = [self._channel(run_id), self._max_bytes]
+            known = self._ends.get(run_id, (0, 0))
+            keys += self._keys(run_id)
+            args += (self._channel(run_id), *known, len(ks))
             for k in ks:
                 lines = batch[k]
                 event = b"" if lines.event_id is None else _field(lines.event_id)
-                args += (lines.fence, lines.first, lines.count, event, lines.data)
-            calls.append(Call(APPEND, self._keys(run_id), args))
-        found = await self._link.call(calls)
-        answers: list[Appended | None] = [None] * len(batch)
-        refused: list[tuple[str, list[int], list[int]]] = []
-        for (run_id, ks), answer in zip(places.items(), found, strict=True):
-            if answer[0] < 0:
-                refused.append((run_id, ks, answer))
-                continue
-            end = 0
-            for k, line, new in zip(ks, answer[::2], answer[1::2], strict=True):
-                if line:
-                    answers[k] = Appended(line, accepted=bool(new))
-                if new:
-                    end = line + batch[k].count - 1
-            if end:
-                self._waiting.tell(run_id, lines=end)
-        for run_id, ks, answer in refused:
-            self._refuse(run_id, [batch[k] for k in ks], answer)
-        return answers
+                data = bytes(lines.data)
+                args += (lines.fence, lines.first, lines.count, event, data)
+            if self._link.is_cluster:
+                calls.append(Call(APPEND, keys, head + args))
+                keys, args = [], []
+        if keys:
+            calls.append(Call(APPEND, keys, head + args))
+        answers = await self._link.call(calls)
+        return [answer for one in answers for answer in one]
 
-    def _refuse(self, run_id: str, batch: list[Lines], answer: list[int]) -> None:
-        kind, one, two = answer
-        if kind == -1:
-            gap(batch[one], two)
-            overlap(batch[one], two)
-        raise StoreFull(
-            f"{run_id!r} holds {one} bytes in {self._link.where} that the store has not "
-            f"archived, and {two} more are beyond max_bytes={self._max_bytes}: let the "
-            f"store archive, or raise max_bytes"
-        )
+    def _doubtful(self, batch: Sequence[Lines]) -> bool:
+        """Tell whether lines may not fit, by what this object has acknowledged."""
+        ends: dict[str, int] = {}
+        vague: set[str] = set()
+        for lines in batch:
+            if lines.event_id is not None:
+                vague.add(lines.run_id)  # whether it is new is not known here
+                continue
+            fence, known = self._ends.get(lines.run_id, (0, 0))
+            end = ends.get(lines.run_id, known)
+            last = lines.first + lines.count - 1
+            if (
+                fence != lines.fence
+                or lines.run_id in vague
+                or lines.first < 1
+                or lines.count < 1
+                or (lines.first != end + 1 and last > end)
+            ):
+                return True
+            ends[lines.run_id] = max(end, last)
+        return False
+
+    def _acknowledged(self, run_id: str, fence: int, end: int) -> None:
+        before, known = self._ends.get(run_id, (0, 0))
+        if fence > before or (fence == before and end > known):
+            self._ends[run_id] = (fence, end)
+
+    def _forget(self, run_id: str, fence: int) -> None:
+        known = self._ends.get(run_id)
+        if known is not None and known[0] == fence:
+            del self._ends[run_id]
+
+    def _refuse(
+        self,
+        batch: Sequence[Lines],
+        places: Mapping[str, list[int]],
+        found: list[list[int]],
+    ) -> None:
+        """Raise what a run's answer says, if one does: what does not fit goes first."""
+        full: StoreFull | None = None
+        for (run_id, ks), answer in zip(places.items(), found, strict=True):
+            if not answer or answer[0] >= 0:
+                continue
+            kind, one, two = answer
+            if kind == -1:
+                gap(batch[ks[one]], two)
+                overlap(batch[ks[one]], two)
+            full = StoreFull(
+                f"{run_id!r} holds {one} bytes in {self._link.where} that the store has "
+                f"not archived, and {two} more are beyond max_bytes={self._max_bytes}: "
+                f"let the store archive, or raise max_bytes"
+            )
+        if full is not None:
+            raise full
 
     async def read(
         self, run_id: str, *, after: int = 0, limit_bytes: int = PAGE_BYTES
@@ -215,6 +288,7 @@ class RedisLog:
         done = await self._one(
             FINISH, run_id, fence, self._linger_ms, self._channel(run_id)
         )
+        self._forget(run_id, fence)
         if done:
             self._waiting.tell(run_id)
 

@@ -1,6 +1,7 @@
 """What a RedisLog asks of its server: Lua scripts, each one whole or not at all.
 
-`KEYS` are a run's meta hash and its stream, in one hash slot. Meta holds `fence`, `until`
+`KEYS` are a run's meta hash and its stream, in one hash slot (those of several runs where
+there are no slots). Meta holds `fence`, `until`
 (the lease's end, milliseconds of the server's clock), `lines` (how many the run has),
 `total` and `freed` (bytes appended, and trimmed), `closed`, and under `e:...` the line of
 each event id. An entry of the stream is a chunk; its id is the number of its *last*
@@ -51,12 +52,14 @@ BEGIN: Final = Script(
     + _FIRST
     + """
 -- ARGV: fence, lease_ms, lines, ttl_ms, channel
-local meta = redis.call('HMGET', KEYS[1], 'fence', 'lines')
+local meta = redis.call('HMGET', KEYS[1], 'fence', 'lines', 'closed')
 local fence, lines = tonumber(ARGV[1]), tonumber(ARGV[3])
 local before = tonumber(meta[1] or 0)
 local has = tonumber(meta[2] or 0)
 if before > fence then return -1 end
-local anew = not meta[1]
+-- A run that had ended is the store's as a whole, which may have let go of it since.
+local ended = meta[3] and before < fence and has <= lines
+local anew = not meta[1] or ended
 if has < lines then
   has, anew = lines, true
 elseif before < fence and has > lines then
@@ -69,7 +72,8 @@ end
 if anew then
   local held = redis.call('HGETALL', KEYS[1])
   for i = 1, #held, 2 do
-    if string.sub(held[i], 1, 2) == 'e:' and tonumber(held[i + 1]) > has then
+    local event = string.sub(held[i], 1, 2) == 'e:'
+    if event and (ended or tonumber(held[i + 1]) > has) then
       redis.call('HDEL', KEYS[1], held[i])
     end
   end
@@ -104,70 +108,110 @@ APPEND: Final = Script(
     "#!lua"
     + _NOW
     + """
--- ARGV: channel, max_bytes, then of each: fence, first, count, event, data
-local meta = redis.call(
-  'HMGET', KEYS[1], 'fence', 'until', 'closed', 'lines', 'total', 'freed'
-)
-local live = meta[1] and not meta[3] and tonumber(meta[2]) > now
-local ends, total = tonumber(meta[4] or 0), tonumber(meta[5] or 0)
-local held = total - tonumber(meta[6] or 0)
-local answer, writes, known, size = {}, {}, {}, 0
-for i = 3, #ARGV, 5 do
-  local at, new = 0, 0
-  if live and ARGV[i] == meta[1] then
-    local first, count, event = tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2]), ARGV[i + 3]
-    if event ~= '' then
-      local there = known[event] or redis.call('HGET', KEYS[1], event)
-      if there then
-        at = tonumber(there)
+-- KEYS: of each run its meta and its log
+-- ARGV: 'check' or 'write', max_bytes, then of each run: channel, fence and end of what
+-- was acknowledged before, how many chunks, and of each: fence, first, count, event, data
+local count_runs, max_bytes = #KEYS / 2, tonumber(ARGV[2])
+local runs, answers, at = {}, {}, 3
+
+local function seen(r)
+  local key = KEYS[2 * r - 1]
+  local meta = redis.call(
+    'HMGET', key, 'fence', 'until', 'closed', 'lines', 'total', 'freed'
+  )
+  local total = tonumber(meta[5] or 0)
+  local run = {
+    meta = key, log = KEYS[2 * r], channel = ARGV[at], size = 0, writes = {}, known = {},
+    ends = tonumber(meta[4] or 0), total = total, held = total - tonumber(meta[6] or 0),
+  }
+  local live = meta[1] and not meta[3] and tonumber(meta[2]) > now
+  if live and ARGV[at + 1] == meta[1] and tonumber(ARGV[at + 2]) > run.ends then
+    redis.call('HSET', key, 'until', '0')
+    live = false
+  end
+  local chunks, answer = tonumber(ARGV[at + 3]), {}
+  at = at + 4
+  for k = 0, chunks - 1 do
+    local line, new = 0, 0
+    if live and ARGV[at] == meta[1] then
+      local first, count = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+      local event = ARGV[at + 3]
+      if event ~= '' then
+        local there = run.known[event] or redis.call('HGET', key, event)
+        if there then
+          line = tonumber(there)
+        else
+          line, new = run.ends + 1, 1
+          run.known[event] = line
+        end
+      elseif first < 1 or count < 1 or first > run.ends + 1
+          or (first <= run.ends and first + count - 1 > run.ends) then
+        return nil, {-1, k, run.ends}
       else
-        at, new = ends + 1, 1
-        known[event] = at
+        line = first
+        if first > run.ends then new = 1 end
       end
-    elseif first < 1 or count < 1 or first > ends + 1
-        or (first <= ends and first + count - 1 > ends) then
-      return {-1, (i - 3) / 5, ends}
+      if new == 1 then
+        run.ends, run.size = run.ends + count, run.size + #ARGV[at + 4]
+        run.writes[#run.writes + 1] = {at, run.ends}
+      end
+    end
+    answer[2 * k + 1], answer[2 * k + 2] = line, new
+    at = at + 5
+  end
+  return run, answer
+end
+
+local function write(run)
+  local left = redis.call('PTTL', run.log)
+  for _, one in ipairs(run.writes) do
+    local i, id = one[1], int(one[2]) .. '-0'
+    local event, data = ARGV[i + 3], ARGV[i + 4]
+    local fields = {'n', ARGV[i + 2], 'b', int(run.total), 'd', data}
+    if event ~= '' then
+      fields[7], fields[8] = 'e', event
+      redis.call('HSET', run.meta, event, int(run.known[event]))
+    end
+    redis.call('XADD', run.log, id, unpack(fields))
+    run.total = run.total + #data
+  end
+  redis.call('HSET', run.meta, 'lines', int(run.ends), 'total', int(run.total))
+  if left < 0 then
+    left = redis.call('PTTL', run.meta)
+    if left > 0 then redis.call('PEXPIRE', run.log, left) end
+  end
+  redis.call('PUBLISH', run.channel, int(run.ends))
+end
+
+for r = 1, count_runs do
+  local run, answer = seen(r)
+  if not run then
+    for k = 1, count_runs do answers[k] = {} end
+    answers[r] = answer
+    return answers
+  end
+  runs[r], answers[r] = run, answer
+end
+if ARGV[1] == 'check' then return answers end
+for r, run in ipairs(runs) do
+  if #run.writes > 0 then
+    if run.held > 0 and run.held + run.size > max_bytes then
+      answers[r] = {-2, run.held, run.size}
     else
-      at = first
-      if first > ends then new = 1 end
-    end
-    if new == 1 then
-      ends, size = ends + count, size + #ARGV[i + 4]
-      writes[#writes + 1] = {i, ends}
+      write(run)
     end
   end
-  answer[#answer + 1] = at
-  answer[#answer + 1] = new
 end
-if #writes == 0 then return answer end
-if held > 0 and held + size > tonumber(ARGV[2]) then return {-2, held, size} end
-local left = redis.call('PTTL', KEYS[2])
-for _, write in ipairs(writes) do
-  local i, ending = write[1], write[2]
-  local id, event, data = int(ending) .. '-0', ARGV[i + 3], ARGV[i + 4]
-  if event == '' then
-    redis.call('XADD', KEYS[2], id, 'n', ARGV[i + 2], 'b', int(total), 'd', data)
-  else
-    redis.call(
-      'XADD', KEYS[2], id, 'n', ARGV[i + 2], 'b', int(total), 'd', data, 'e', event
-    )
-    redis.call('HSET', KEYS[1], event, int(known[event]))
-  end
-  total = total + #data
-end
-redis.call('HSET', KEYS[1], 'lines', int(ends), 'total', int(total))
-if left < 0 then
-  left = redis.call('PTTL', KEYS[1])
-  if left > 0 then redis.call('PEXPIRE', KEYS[2], left) end
-end
-redis.call('PUBLISH', ARGV[1], int(ends))
-return answer
+return answers
 """
 )
-"""Returns two numbers a chunk: its line, 0 where it may not be written; whether it is new.
+"""Returns of each run two numbers a chunk: its line, 0 where it may not be written; whether
+it is new.
 
-Or -1, the index of a chunk that does not fit, the log's end; or -2, the bytes held, the
-bytes that there is no room for. Nothing was written then.
+Or of one run -1, the index of a chunk that does not fit, the log's end: nothing was
+written then, of no run. Or -2, the bytes held, the bytes that there is no room for:
+nothing of that run was written. A server that came back with less than it had
+acknowledged ends the lease: another line must not get a number that readers have seen.
 """
 
 READ: Final = Script(

@@ -1,47 +1,31 @@
-"""How a SqlStore reaches its database: connections, transactions, errors.
+"""How a SqlStore reaches its database: opening, transactions, trying again.
 
-The one place that knows SQLite from PostgreSQL.
+SQLite and PostgreSQL differ here, and in `sql_files` and `sql_server`, nowhere else.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import random
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
-from sqlalchemy import (
-    Connection,
-    Double,
-    Engine,
-    create_engine,
-    event,
-    literal_column,
-    select,
-    text,
-)
+from sqlalchemy import Connection, Double, inspect, literal_column, select, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, InterfaceError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.exc import SQLAlchemyError
 
-from operators.errors import DurableError, StoreBusy, StoreError, StoreFull, StoreSchema
+from operators.errors import StoreBusy, StoreError, StoreSchema
 
+from .sql_errors import conflicted, disconnected, driven, mapped, shown
+from .sql_files import Files, Way
 from .sql_schema import VERSION, metadata, schema_info
+from .sql_server import Server
 
 T = TypeVar("T")
 
 _BUSY_MS: Final = 5_000
 _TRIES: Final = 8
-_OPEN_AGAIN_S: Final = 0.01
-
-# https://www.postgresql.org/docs/current/errcodes-appendix.html
-_AGAIN: Final = frozenset({"40001", "40P01"})  # serialization failure, deadlock
-_AWAY: Final = frozenset({"53300", "57P01", "57P02", "57P03", "55P03"})
-_FULL: Final = frozenset({"53100", "53200"})
+_PAUSE_S: Final = 0.01
 
 _SQLITE_NOW: Final = "((julianday('now') - 2440587.5) * 86400.0)"
 _POSTGRES_NOW: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS double precision)"
@@ -49,26 +33,39 @@ _POSTGRES_NOW: Final = "CAST(EXTRACT(EPOCH FROM clock_timestamp()) AS double pre
 CREATE_LOCK: Final = 0x7475726E  # any number: it names our advisory lock
 
 
+class Engine(Protocol):
+    """What runs transactions: a file's threads, or a server's connections."""
+
+    async def run(self, way: Way, work: Callable[[Connection], T]) -> T:
+        """Run `work` as one transaction."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        ...
+
+
 class Database:
-    """One database: a writer, readers, and whole transactions in tasks of their own.
+    """One database, and whole transactions in tasks of their own.
 
     A caller that is cancelled leaves its transaction to end by itself, so no connection
-    is returned to the pool in the middle of one. SQLite's transactions run as a whole
-    in threads, one that writes and some that read: a hop each, not one a statement.
+    is returned to the pool in the middle of one.
     """
 
-    def __init__(self, url: str, *, pool_size: int) -> None:
+    def __init__(self, url: str, *, pool_size: int, prepared: bool = True) -> None:
         """Read the URL; nothing is opened."""
+        if pool_size < 1:
+            raise ValueError(f"pool_size must be 1 or more, not {pool_size}")
         self.url: Final = parsed(url)
         self.is_sqlite: Final = self.url.get_backend_name() == "sqlite"
         now = _SQLITE_NOW if self.is_sqlite else _POSTGRES_NOW
         self.now: Final = literal_column(now, Double)
         self._pool_size = pool_size
-        self._server: AsyncEngine | None = None
-        self._writer: _Threads | None = None
-        self._reader: _Threads | None = None
+        self._prepared = prepared
+        self._engine: Files | Server | None = None
         self._opening: asyncio.Task[None] | None = None
         self._work: set[asyncio.Task[Any]] = set()
+        self._left: set[asyncio.Task[Any]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self.closed = False
 
@@ -76,79 +73,113 @@ class Database:
         """Run `work` as one transaction that may write, again where it met another.
 
         Raises:
-            StoreError: the database could not; or as `work` raises.
+            StoreError: the database could not; it may have happened all the same. Or as
+                `work` raises.
         """
-        return await self._run(self._write(work))
+        return await self.whole(self._transacted("write", work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` as one transaction that reads."""
-        return await self._run(self._read(work))
+        """Run `work` as one transaction that reads, all of it as of one moment."""
+        return await self.whole(self._transacted("read", work))
+
+    async def look(self, work: Callable[[Connection], T]) -> T:
+        """Run `work`, which is one statement that reads."""
+        return await self.whole(self._transacted("look", work))
+
+    async def whole(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do all of it, also where the caller is cancelled meanwhile.
+
+        What is asked later waits for what such a caller left: it does not happen after.
+
+        Raises:
+            StoreError: the store is closed. Or as `work` raises.
+        """
+        if asyncio.current_task() in self._work:
+            return await work
+        try:
+            while self._left:
+                await asyncio.wait(self._left)
+            if self.closed:
+                raise StoreError("the store is closed: make another")
+        except BaseException:
+            work.close()
+            raise
+        task = asyncio.ensure_future(work)
+        self._work.add(task)
+        task.add_done_callback(self._done)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                self._left.add(task)
+            raise
 
     async def close(self) -> None:
         """End what is under way, then let go of all connections."""
         self.closed = True
         if self._opening is not None:
             await asyncio.wait((self._opening,))
-        if self._work:
+        while self._work:
             await asyncio.wait(self._work)
-        await self._disposed()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await engine.close()
         self._opening = None
 
-    async def server(self) -> AsyncEngine:
-        """Return the engine of a server's connections, opened."""
-        await self._opened()
-        assert self._server is not None
-        return self._server
+    async def server(self) -> Server:
+        """Return the server, opened."""
+        await self._open()
+        assert isinstance(self._engine, Server)
+        return self._engine
 
-    async def file(self) -> _Threads:
-        """Return the threads that read a file, opened."""
-        await self._opened()
-        assert self._reader is not None
-        return self._reader
+    async def files(self) -> Files:
+        """Return the file, opened."""
+        await self._open()
+        assert isinstance(self._engine, Files)
+        return self._engine
 
     # -- transactions
 
-    async def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        if self.closed:
-            work.close()
-            raise StoreError("the store is closed: make another")
-        task = asyncio.ensure_future(work)
-        self._work.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
-
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._work.discard(task)
+        self._left.discard(task)
         if not task.cancelled():
             task.exception()  # its caller may be gone
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
-        await self._opened()
-        return await self._transacted(self._writer, work)
+    async def _transacted(self, way: Way, work: Callable[[Connection], T]) -> T:
+        await self._open()
+        assert self._engine is not None
+        return await self._tried(self._engine, way, work)
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        await self._opened()
-        return await self._transacted(self._reader, work)
-
-    async def _transacted(
-        self, threads: _Threads | None, work: Callable[[Connection], T]
+    async def _tried(
+        self, engine: Engine, way: Way, work: Callable[[Connection], T]
     ) -> T:
-        for left in range(_TRIES - 1, -1, -1):
+        for tried in range(_TRIES):
+            worked = False
+
+            def working(connection: Connection) -> T:
+                nonlocal worked
+                result = work(connection)
+                worked = True
+                return result
+
             try:
-                if threads is not None:
-                    return await threads.run(lambda: threads.transaction(work))
-                assert self._server is not None
-                async with self._server.begin() as connection:
-                    return await connection.run_sync(work)
-            except (SQLAlchemyError, OSError) as exc:
-                if left and _again(exc):
+                result = await engine.run(way, working)
+            except Exception as exc:
+                if not driven(exc):
+                    raise
+                # Before its commit was asked for, a transaction that ends is undone.
+                lost = disconnected(exc) and (way != "write" or not worked)
+                if tried + 1 < _TRIES and (conflicted(exc) or lost):
+                    await asyncio.sleep(_PAUSE_S * tried * random.random())
                     continue
-                raise self._mapped(exc) from exc
-        raise AssertionError("the last try raises")
+                raise mapped(exc, self.url) from exc
+            return result
+        raise AssertionError("the last try returns or raises")
 
     # -- opening
 
-    async def _opened(self) -> None:
+    async def _open(self) -> None:
         loop = asyncio.get_running_loop()
         if self._loop is None:
             self._loop = loop
@@ -156,36 +187,30 @@ class Database:
             raise StoreError(
                 "the store is used from a second event loop: make one store a loop"
             )
-        if self._opening is None or (
-            self._opening.done() and self._opening.exception() is not None
+        opening = self._opening
+        if opening is None or (
+            opening.done() and (opening.cancelled() or opening.exception() is not None)
         ):
-            self._opening = asyncio.ensure_future(self._open())
-            self._opening.add_done_callback(lambda task: task.exception())
-        if not self._opening.done():
-            await asyncio.shield(self._opening)
-        self._opening.result()
+            opening = self._opening = asyncio.ensure_future(self._made())
+            opening.add_done_callback(_looked_at)
+        if not opening.done():
+            await asyncio.shield(opening)
+        opening.result()
 
-    async def _open(self) -> None:
+    async def _made(self) -> None:
+        engine: Files | Server
         if self.is_sqlite:
-            _check_folder(self.url)
-            self._writer = _Threads(self.url, 1, writes=True)
-            self._reader = _Threads(self.url, self._pool_size, writes=False)
+            engine = Files(self.url, readers=self._pool_size, busy_ms=_BUSY_MS)
         else:
-            self._server = create_async_engine(
-                self.url,
-                pool_size=self._pool_size,
-                max_overflow=0,
-                pool_timeout=30,
-                pool_pre_ping=True,
-                isolation_level="READ COMMITTED",
-            )
+            engine = Server(self.url, size=self._pool_size, prepared=self._prepared)
         try:
-            await self._created()
+            await self._created(engine)
         except BaseException:
-            await self._disposed()
+            await engine.close()
             raise
+        self._engine = engine
 
-    async def _created(self) -> None:
+    async def _created(self, engine: Engine) -> None:
         """Create the tables, after others that are opening the same new file.
 
         SQLite does not wait by itself where two connections turn WAL on at once.
@@ -194,109 +219,37 @@ class Database:
         gives_up = loop.time() + _BUSY_MS / 1000
         while True:
             try:
-                await self._transacted(self._writer, self._create)
+                # Most often they are there, and nothing has to be written or locked.
+                if not await self._tried(engine, "write", self._known):
+                    await self._tried(engine, "write", self._create)
             except StoreBusy:
                 if loop.time() > gives_up:
                     raise
-                await asyncio.sleep(_OPEN_AGAIN_S)
+                await asyncio.sleep(_PAUSE_S)
             else:
                 return
 
-    def _create(self, connection: Connection) -> None:
-        """Create the tables, or look whether those there are ours."""
-        if not self.is_sqlite:
-            connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})"))
-        connection.execute(CreateTable(schema_info, if_not_exists=True))
+    def _known(self, connection: Connection) -> bool:
+        """Look whether the tables are there, and ours."""
+        if not inspect(connection).has_table(schema_info.name):
+            return False
         version = connection.execute(select(schema_info.c.version)).scalar()
-        if version is None:
-            metadata.create_all(connection)
-            connection.execute(schema_info.insert().values(version=VERSION))
-        elif version != VERSION:
+        if version is not None and version != VERSION:
+            mend = "upgrade turnpipe" if version > VERSION else "move its runs over"
             raise StoreSchema(
                 f"{shown(self.url)} has schema version {version}, this turnpipe knows "
-                f"{VERSION}: upgrade turnpipe, or give it another database"
+                f"{VERSION}: {mend}, or give it another database"
             )
+        return version is not None
 
-    async def _disposed(self) -> None:
-        threads, self._writer, self._reader = (self._writer, self._reader), None, None
-        for one in threads:
-            if one is not None:
-                await one.close()
-        server, self._server = self._server, None
-        if server is not None:
-            await server.dispose()
-
-    # -- errors
-
-    def _mapped(self, error: BaseException) -> Exception:
-        """Tell what a database's error means to the contract."""
-        if isinstance(error, DurableError):
-            return error
-        where = shown(self.url)
-        origin = error.orig if isinstance(error, DBAPIError) else error
-        said = f"{origin}".strip().partition("\n")[0] or type(origin).__name__
-        state = _state(origin)
-        low = said.lower()
-        if isinstance(error, PoolTimeout):
-            return StoreBusy(f"{where}: all connections are in use: try again")
-        if state in _FULL or "database or disk is full" in low:
-            return StoreFull(f"{where}: no room is left ({said}): free some")
-        if state in _AWAY | _AGAIN or "database is locked" in low or "busy" in low:
-            return StoreBusy(f"{where} is busy ({said}): try again")
-        if isinstance(error, (InterfaceError, OSError)) or "unable to open" in low:
-            return StoreError(
-                f"{where} cannot be reached ({said}): is it there, and may it be used?"
-            )
-        return StoreError(f"{where} failed ({said})")
-
-
-class _Threads:
-    """Connections to an SQLite file, used in threads of their own."""
-
-    def __init__(self, url: URL, count: int, *, writes: bool) -> None:
-        self.engine: Final[Engine] = create_engine(
-            url,
-            pool_size=count,
-            max_overflow=0,
-            pool_timeout=30,
-            connect_args={"check_same_thread": False},
-        )
-        self._threads = ThreadPoolExecutor(count, "turnpipe-sqlite")
-
-        def connected(connection: Any, _: object) -> None:
-            # https://docs.sqlalchemy.org/en/20/dialects/sqlite.html: the driver shall
-            # begin no transactions of its own.
-            connection.isolation_level = None
-            cursor = connection.cursor()
-            for pragma in (
-                f"busy_timeout = {_BUSY_MS}",
-                *(("journal_mode = WAL",) if writes else ("query_only = ON",)),
-                "synchronous = FULL",
-            ):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
-
-        def begun(connection: Connection) -> None:
-            # A transaction that reads first and writes then fails at once where another
-            # wrote between, whatever the timeout: this one waits at its beginning.
-            connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-        event.listen(self.engine, "connect", connected)
-        event.listen(self.engine, "begin", begun)
-
-    async def run(self, work: Callable[[], T]) -> T:
-        """Call `work` in one of the threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    def transaction(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` as one transaction, in the thread that calls."""
-        with self.engine.begin() as connection:
-            return work(connection)
-
-    async def close(self) -> None:
-        """Close the connections, end the threads."""
-        await self.run(self.engine.dispose)
-        self._threads.shutdown()
+    def _create(self, connection: Connection) -> None:
+        """Create the tables, where nobody else has meanwhile."""
+        if not self.is_sqlite:
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({CREATE_LOCK})"))
+        if self._known(connection):
+            return
+        metadata.create_all(connection)
+        connection.execute(schema_info.insert().values(version=VERSION))
 
 
 def parsed(url: str) -> URL:
@@ -307,14 +260,17 @@ def parsed(url: str) -> URL:
     """
     try:
         given = make_url(url)
-    except SQLAlchemyError as exc:
+    except SQLAlchemyError:
+        # Without what was given: it may hold a password.
         raise ValueError(
             "a store's URL is sqlite:///turns.db or postgresql://user@host/name"
-        ) from exc
+        ) from None
     backend = given.get_backend_name()
     if backend == "sqlite":
         if given.database in (None, "", ":memory:") or "mode=memory" in url:
             raise ValueError("SQLite in memory keeps nothing: use MemoryStore()")
+        if str(given.database).startswith("file:"):
+            raise ValueError("name the SQLite file by its path: sqlite:///turns.db")
         return given.set(drivername="sqlite+pysqlite")
     if backend in ("postgresql", "postgres"):
         return given.set(drivername="postgresql+asyncpg")
@@ -324,30 +280,6 @@ def parsed(url: str) -> URL:
     )
 
 
-def shown(url: URL) -> str:
-    """Write a URL for a message: without its password."""
-    if url.get_backend_name() == "sqlite":
-        return f"the SQLite file {url.database}"
-    return f"the database {url.database} on {url.host or 'a socket'}"
-
-
-def _check_folder(url: URL) -> None:
-    folder = Path(url.database or "").absolute().parent
-    if not folder.is_dir():
-        raise StoreError(f"{shown(url)}: its folder does not exist: make it first")
-    if not os.access(folder, os.W_OK):
-        raise StoreError(f"{shown(url)}: its folder may not be written to")
-
-
-def _state(error: object) -> str:
-    for one in (error, getattr(error, "__cause__", None)):
-        state = getattr(one, "sqlstate", None) or getattr(one, "pgcode", None)
-        if isinstance(state, str):
-            return state
-    return ""
-
-
-def _again(error: BaseException) -> bool:
-    """Tell whether the transaction met another, and is whole again when repeated."""
-    origin = error.orig if isinstance(error, DBAPIError) else error
-    return _state(origin) in _AGAIN
+def _looked_at(task: asyncio.Task[None]) -> None:
+    if not task.cancelled():
+        task.exception()

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, func, select
 
 from operators.errors import StoreError
 
+from .sql_errors import driven
+
 if TYPE_CHECKING:
     from .sql_engine import Database
-
-Ticket: TypeAlias = "asyncio.Future[None]"
+    from .sql_files import Watcher
+    from .sql_rows import Statements
 
 _CHANNEL: Final = "turnpipe_log"
 _MOST_BYTES: Final = 7_900
 """What fits a NOTIFY's payload (8,000 bytes with its end)."""
 
 _AGAIN_S: Final = 0.25
+_SURE_S: Final = 1.0
+"""How often the runs are looked at all the same, while the server tells of them."""
+
+_LINGER_S: Final = 10.0
+"""How long it listens on after the last waiter left: another may come."""
+
+_IDLE_S: Final = 1.0
+_SLOWER: Final = 2.5
+
+
+class Ticket(asyncio.Future[None]):
+    """One waiter, for what comes after a line."""
+
+    def __init__(self, after: int) -> None:
+        """Wait in the running loop."""
+        super().__init__(loop=asyncio.get_running_loop())
+        self.after = after
 
 
 class Waiting:
@@ -31,22 +49,25 @@ class Waiting:
     It runs only while somebody waits.
     """
 
-    def __init__(self, db: Database, *, poll: float) -> None:
-        """Look every `poll` seconds where nobody tells."""
+    def __init__(self, db: Database, sql: Statements, *, poll: float) -> None:
+        """Look every `poll` seconds where nobody tells, less often where it is quiet."""
+        if poll <= 0:
+            raise ValueError(f"poll must be above 0 seconds, not {poll}")
         self._db = db
+        self._sql = sql
         self._poll = poll
         self._tickets: dict[str, set[Ticket]] = {}
         self._task: asyncio.Task[None] | None = None
         self._closed = False
 
-    def enter(self, run_id: str) -> Ticket:
+    def enter(self, run_id: str, after: int) -> Ticket:
         """Be told of the run from now on."""
-        ticket: Ticket = asyncio.get_running_loop().create_future()
+        ticket = Ticket(after)
         self._tickets.setdefault(run_id, set()).add(ticket)
         if self._closed:
             ticket.set_result(None)
         elif self._task is None or self._task.done():
-            work = self._look() if self._db.is_sqlite else self._listen()
+            work = self._watch() if self._db.is_sqlite else self._listen()
             self._task = asyncio.create_task(work, name="turnpipe store waiting")
         return ticket
 
@@ -58,10 +79,6 @@ class Waiting:
             if not waiting:
                 del self._tickets[run_id]
 
-    async def wait(self, ticket: Ticket, limit_s: float) -> None:
-        """Wait to be told, for so long."""
-        await asyncio.wait((ticket,), timeout=limit_s)
-
     def wake(self, run_ids: Iterable[str]) -> None:
         """Tell who waits here for these runs."""
         for run_id in run_ids:
@@ -69,17 +86,14 @@ class Waiting:
                 if not ticket.done():
                     ticket.set_result(None)
 
-    def tell(self, connection: Connection, run_ids: list[str]) -> None:
+    def tell(self, connection: Connection, run_ids: Sequence[str]) -> None:
         """Tell other processes, when the transaction commits: once for all of it."""
-        if self._db.is_sqlite:
+        if self._db.is_sqlite or not run_ids:
             return
-        payload = "\n".join(run_ids)
+        payload = json.dumps(run_ids, separators=(",", ":"))
         if len(payload.encode()) > _MOST_BYTES:
             payload = ""
-        connection.execute(
-            text("SELECT pg_notify(:channel, :payload)"),
-            {"channel": _CHANNEL, "payload": payload},
-        )
+        connection.execute(select(func.pg_notify(_CHANNEL, payload)))
 
     async def close(self) -> None:
         """End all waits."""
@@ -90,60 +104,80 @@ class Waiting:
             await asyncio.wait((task,))
         self.wake(list(self._tickets))
 
+    # -- looking
+
     async def _look(self) -> None:
+        """Wake those whose runs have grown, ended, or are not there."""
+        asked = list(self._tickets)
+        if not asked:
+            return
+        params = self._sql.ids(asked)
+
+        def work(connection: Connection) -> dict[str, tuple[int, bool]]:
+            rows = connection.execute(self._sql.grown, params)
+            return {row.id: (row.lines, row.status != "running") for row in rows}
+
+        found = await self._db.look(work)
+        for run_id in asked:
+            lines, ended = found.get(run_id, (0, True))
+            for ticket in self._tickets.get(run_id, ()):
+                if not ticket.done() and (ended or lines > ticket.after):
+                    ticket.set_result(None)
+
+    async def _watch(self) -> None:
         """See whether another connection has written to the SQLite file."""
+        loop = asyncio.get_running_loop()
         while self._tickets:
-            with suppress(SQLAlchemyError, OSError, StoreError):
-                file = await self._db.file()
-                connection = await file.run(file.engine.raw_connection)
-                try:
-                    before: object = None
-                    while self._tickets:
-                        now = await file.run(partial(_version, connection))
-                        if now != before:
-                            self.wake(list(self._tickets))
-                        before = now
-                        await asyncio.sleep(self._poll)
-                finally:
-                    await asyncio.shield(file.run(connection.close))
-            await asyncio.sleep(self._poll)
+            watcher: Watcher | None = None
+            try:
+                watcher = (await self._db.files()).watcher()
+                before: int | None = None
+                changed = loop.time()
+                while self._tickets:
+                    version = await watcher.version()
+                    if version != before:
+                        before, changed = version, loop.time()
+                        await self._look()
+                    quiet = loop.time() - changed > _IDLE_S
+                    await asyncio.sleep(self._poll * (_SLOWER if quiet else 1))
+            except Exception as exc:
+                if not _away(exc):
+                    raise
+                self.wake(list(self._tickets))  # they ask, and are told what is wrong
+                await asyncio.sleep(_AGAIN_S)
+            finally:
+                if watcher is not None:
+                    await asyncio.shield(watcher.close())
 
     async def _listen(self) -> None:
-        """Hear of what is committed; whatever was missed while away is looked at."""
-        while self._tickets:
-            with suppress(SQLAlchemyError, OSError, StoreError):
-                async with (await self._db.server()).connect() as connection:
-                    raw = await connection.get_raw_connection()
-                    driver: Any = raw.driver_connection
-                    gone = asyncio.Event()
+        """Hear of what is committed; look, too: a pooler between may keep it back."""
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
+        while loop.time() - asked < _LINGER_S:
+            try:
+                async with (await self._db.server()).listening(
+                    _CHANNEL, self._heard
+                ) as gone:
+                    while loop.time() - asked < _LINGER_S and not gone.is_set():
+                        if self._tickets:
+                            asked = loop.time()
+                        await self._look()
+                        with suppress(TimeoutError):
+                            async with asyncio.timeout(_SURE_S):
+                                await gone.wait()
+            except Exception as exc:
+                if not _away(exc):
+                    raise
+            if self._tickets:
+                asked = loop.time()
+                with suppress(StoreError):
+                    await self._look()
+                await asyncio.sleep(_AGAIN_S)
 
-                    def ended(_: object, gone: asyncio.Event = gone) -> None:
-                        gone.set()
-
-                    driver.add_termination_listener(ended)
-                    await driver.add_listener(_CHANNEL, self._heard)
-                    try:
-                        self.wake(list(self._tickets))
-                        while self._tickets and not gone.is_set():
-                            with suppress(TimeoutError):
-                                async with asyncio.timeout(5):
-                                    await gone.wait()
-                    finally:
-                        if not gone.is_set():
-                            driver.remove_termination_listener(ended)
-                            await driver.remove_listener(_CHANNEL, self._heard)
-            self.wake(list(self._tickets))
-            await asyncio.sleep(_AGAIN_S)
-
-    def _heard(
-        self, _connection: object, _pid: int, _channel: str, payload: str
-    ) -> None:
-        self.wake(payload.split("\n") if payload else list(self._tickets))
+    def _heard(self, payload: str) -> None:
+        self.wake(json.loads(payload) if payload else list(self._tickets))
 
 
-def _version(connection: Any) -> int:
-    """Tell what changes whenever another connection has committed.
-
-    See https://www.sqlite.org/pragma.html#pragma_data_version.
-    """
-    return int(connection.cursor().execute("PRAGMA data_version").fetchone()[0])
+def _away(error: Exception) -> bool:
+    """Tell whether it is the database that failed."""
+    return driven(error) or isinstance(error, StoreError)

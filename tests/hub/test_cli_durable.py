@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.durable import TurnHub
-from pipeline.stores import SqlStore
+from pipeline.stores import RedisLog, SqlStore
 
 from .worker import EXECUTION_ID, IDENTITY, Gate, chat, delta, logged
 
@@ -97,17 +97,23 @@ def test_what_is_not_there_is_said_in_one_line(ended, tmp_path):
     assert b"secret" not in wrong.stderr
 
 
-def test_a_running_turn_is_followed_and_cancelled_from_another_process(tmp_path):
+@pytest.mark.parametrize("beside", [False, True], ids=["alone", "with a log"])
+def test_a_running_turn_is_followed_and_cancelled_from_another_process(
+    tmp_path, request, beside
+):
     path = tmp_path / "turns.db"
+    url = request.getfixturevalue("valkey").url if beside else None
+    kept = ("--db", str(path), *(("--log", url) if beside else ()))
 
     async def test():
         source = Gate(*[delta(f"{k} ") for k in range(20)])
-        async with TurnHub(SqlStore(f"sqlite:///{path}")) as hub:
+        log = RedisLog(url) if beside else None
+        async with TurnHub(SqlStore(f"sqlite:///{path}", log=log)) as hub:
             turn = await hub.start(chat(source), IDENTITY)
             source.let(3)
             await logged(hub._store, 4)
             attached = await asyncio.create_subprocess_exec(
-                *turnpipe("attach", EXECUTION_ID, "--db", str(path)),
+                *turnpipe("attach", EXECUTION_ID, *kept),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
                 env=environment(),
@@ -118,9 +124,7 @@ def test_a_running_turn_is_followed_and_cancelled_from_another_process(tmp_path)
             line = json.loads(await attached.stdout.readline())
             assert line["data"]["delta"] == "3 "
             cancel = await asyncio.create_subprocess_exec(
-                *turnpipe(
-                    "cancel", EXECUTION_ID, "--db", str(path), "--reason", "stop it"
-                ),
+                *turnpipe("cancel", EXECUTION_ID, *kept, "--reason", "stop it"),
                 env=environment(),
                 stderr=asyncio.subprocess.PIPE,
             )

@@ -9,8 +9,10 @@ from sqlalchemy import update
 import operators as ops
 from pipeline import Pipeline, TurnIdentity
 from pipeline.durable import TurnHub
-from pipeline.stores import MemoryStore, SqlStore
+from pipeline.stores import MemoryStore, RedisLog, SqlStore
 from pipeline.stores.sql_schema import runs
+from tests.stores.places import back
+from tests.stores.valkey_server import fresh_prefix
 
 IDENTITY = TurnIdentity(tenant_id="ws-1", session_id="s-1", user_id="u-1", turn_index=0)
 EXECUTION_ID = "ws-1:s-1:0"
@@ -60,6 +62,25 @@ class SqlPlace:
     async def close(self):
         for store in self._made:
             await store.close()
+
+
+class LogPlace(SqlPlace):
+    """The same, with a delivery log beside it."""
+
+    def __init__(self, url, valkey):
+        super().__init__(url)
+        self.valkey = valkey
+        self.prefix = fresh_prefix()
+
+    def store(self):
+        log = RedisLog(self.valkey.url, prefix=self.prefix)
+        made = SqlStore(self.url, log=log, archive_every=0.2)
+        self._made.append(made)
+        return made
+
+    async def lapse(self, ago=1.0):
+        await super().lapse(ago)
+        back(self.valkey, self.prefix, LEASE_S + ago)
 
 
 class Line:

@@ -18,7 +18,7 @@ def postgres():
         yield server
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres", "waiting"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def place(request, tmp_path):
     if request.param == "postgres":
         return places.sql(request.getfixturevalue("postgres").fresh())

@@ -1,6 +1,9 @@
 """Drive every store at random for long, each answer compared with the model.
 
 python -m tests.stores.soak --steps 100000 [--store sqlite] [--seed 7]
+
+Then workers at once, a part of their calls cancelled, for a tenth of the steps. A piece
+that fails names its own seed: --seed THAT --steps 5000 --store NAME makes it again.
 """
 
 from __future__ import annotations
@@ -12,12 +15,12 @@ import random
 import tempfile
 import time
 
-from pipeline.testing.conformance import drive
+from pipeline.testing.conformance import drive, storm
 from tests.faults.servers import serving
 
-from . import places
+from . import places, valkey_server
 
-STORES = ("memory", "sqlite", "postgres")
+STORES = ("memory", "sqlite", "postgres", "sqlite+valkey", "postgres+valkey")
 PIECE = 5_000
 
 
@@ -29,26 +32,55 @@ def main():
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     for name in options.store or STORES:
-        began = time.monotonic()
-        with contextlib.ExitStack() as stack:
-            server = stack.enter_context(serving(name)) if name == "postgres" else None
+        with opening(name) as fresh:
+            began = time.monotonic()
             for k, done in enumerate(range(0, options.steps, PIECE)):
-                with tempfile.TemporaryDirectory() as folder:
-                    if server is not None:
-                        place = places.sql(server.fresh())
-                    else:
-                        place = getattr(places, name)(folder)
-                    steps = min(PIECE, options.steps - done)
-                    asyncio.run(_piece(place, steps, options.seed + k))
-        took = time.monotonic() - began
-        print(f"{name}: {options.steps} steps, no difference, {took:.0f} s", flush=True)
+                steps = min(PIECE, options.steps - done)
+                seed = options.seed + k
+                piece(fresh, name, drive, steps=steps, seed=seed)
+                piece(fresh, name, storm, calls=steps // 10, seed=seed, cancels=0.1)
+            took = time.monotonic() - began
+        print(
+            f"{name}: {options.steps} steps, no difference; {options.steps // 10} calls "
+            f"at once, no rule broken; {took:.0f} s",
+            flush=True,
+        )
 
 
-async def _piece(place, steps, seed):
+@contextlib.contextmanager
+def opening(name):
+    """Give what makes a fresh place of this kind, each time."""
+    base, _, log = name.partition("+")
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        if base == "memory":
+            yield lambda: places.memory(folder)
+            return
+        server = stack.enter_context(serving(base))
+        if not log:
+            yield lambda: places.sql(server.fresh())
+            return
+        valkey = stack.enter_context(valkey_server.serving())
+        yield lambda: places.beside(
+            server.fresh(), valkey, valkey_server.fresh_prefix(), archive_every=0.05
+        )
+
+
+def piece(fresh, name, work, *, seed, **size):
+    place = fresh()
+
+    async def run():
+        try:
+            await work(place, seed=seed, **size)
+        finally:
+            await place.close()
+
     try:
-        await drive(place, steps=steps, seed=seed)
-    finally:
-        await place.close()
+        asyncio.run(run())
+    except BaseException:
+        steps = size.get("steps", PIECE)
+        print(f"again: --store {name} --seed {seed} --steps {steps}", flush=True)
+        raise
 
 
 if __name__ == "__main__":

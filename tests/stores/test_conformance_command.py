@@ -10,6 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 MINE = """
+from time import time
+
 from pipeline.stores import MemoryStore
 from pipeline.testing.conformance import Place
 
@@ -19,23 +21,23 @@ class Careless(MemoryStore):
         return await super().release(run_id, fence) or True
 
 
-def place(kind):
+def made(kind):
     ahead = 0.0
-    store = kind(clock=lambda: 1_000.0 + ahead)
+    store = kind(clock=lambda: time() + ahead)
 
-    async def lapse():
+    async def advance(seconds):
         nonlocal ahead
-        ahead += 1_001
+        ahead += seconds
 
-    return Place(lambda: store, lapse)
+    return Place(lambda: store, advance)
 
 
 def whole(folder):
-    return place(MemoryStore)
+    return made(MemoryStore)
 
 
 def careless(folder):
-    return place(Careless)
+    return made(Careless)
 """
 
 

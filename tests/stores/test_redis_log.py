@@ -128,10 +128,13 @@ def test_a_finished_run_that_begins_again_goes_on(valkey):
     async def test():
         async with opened(valkey) as log:
             await log.begin(RUN, 1, lease=10, lines=0)
-            await append(log, lines(1, 2))
+            await append(log, lines(1, 2), event("x"))
             await log.finish(RUN, 1)
-            assert await log.begin(RUN, 2, lease=10, lines=2) == 2
-            assert await append(log, lines(3, fence=2)) == [(3, True)]
+            assert await log.begin(RUN, 2, lease=10, lines=3) == 3
+            assert await append(log, lines(4, fence=2)) == [(4, True)]
+            # All that was before is the store's, which may have forgotten it by now.
+            assert await log.read(RUN, after=2) is None
+            assert await append(log, event("x", fence=2)) == [(5, True)]
             ttl = int(command(valkey, "PTTL", key_of(log, "log"))[1:])
             assert ttl > 1_000_000
 
@@ -272,16 +275,34 @@ def test_a_batch_goes_to_each_run_and_one_refusal_hinders_no_other(valkey):
             assert answers.pop(60) is None
             assert answers.pop(30) is None
             assert answers == [(1, True)] * 50 + [(2, True)] * 50
-            with pytest.raises(ValueError, match="run 9"):
-                await append(
-                    log,
-                    lines(9, run_id="run 9"),
-                    *(lines(3, run_id=f"run {k}") for k in (1, 2)),
-                )
-            for k in (1, 2):
-                assert await text_of(log, f"run {k}") == text(1, 3)
-            assert await text_of(log, "run 9") == text(1, 2)
             assert await log.append([]) == []
+
+    run(test)
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("wrong", [lines(5), lines(1, 3), lines(0), lines(4)])
+def test_lines_that_do_not_fit_are_refused_with_all_of_their_batch(valkey, wrong, same):
+    """By the object that began the runs, which knows their ends, and by another."""
+
+    async def test():
+        prefix = fresh_prefix()
+        async with (
+            opened(valkey, prefix=prefix) as owner,
+            opened(valkey, prefix=prefix) as other,
+        ):
+            log = owner if same else other
+            for name in (RUN, "good", "better"):
+                await owner.begin(name, 1, lease=10, lines=0)
+            await append(owner, lines(1, 2))
+            batch = [lines(1, run_id="good"), wrong, lines(1, run_id="better")]
+            if wrong == lines(4):
+                batch = [event("x"), event("x"), batch[0], lines(5), batch[2]]
+            with pytest.raises(ValueError, match=f"{RUN}|numbered from 1"):
+                await append(log, *batch)
+            for name in ("good", "better"):
+                assert await text_of(log, name) == b""
+            assert await text_of(log) == text(1, 2)
 
     run(test)
 

@@ -257,30 +257,61 @@ def test_a_server_that_hangs_is_noticed_by_pings(own_valkey, monkeypatch):
 
 
 def test_runs_that_nobody_waits_for_are_forgotten(valkey, monkeypatch):
-    monkeypatch.setattr(redis_waiting, "_PING_S", 0.02)
+    monkeypatch.setattr(redis_waiting, "_PING_S", 0.2)
     monkeypatch.setattr(redis_waiting, "_LINGER_S", 0.1)
 
     async def test():
         async with opened(valkey) as log:
             stays = start(log.wait("stays", after=0, timeout=LONG))
+            await heard_of(log, 1)
+            connection = log._waiting._connection
             for k in range(20):
                 await log.wait(f"{k}", after=0, timeout=0)
+            await heard_of(log, 21)
             while len(log._waiting._runs) > 1:
                 await asyncio.sleep(0.01)
-            # It may come back while it is being forgotten.
+            # One comes back.
             await log.begin("3", 1, lease=10, lines=0)
             waiting = start(log.wait("3", after=0, timeout=LONG))
             await heard_of(log, 2)
+            async with opened(valkey, prefix=log._prefix) as other:
+                await append(other, lines(1, run_id="3"))
+            await waiting
+            assert log._waiting._connection is connection
             await log.begin("stays", 1, lease=10, lines=1)
             await stays
-            await append(log, lines(1, run_id="3"))
-            await waiting
             while log._waiting._runs or not log._waiting._tasks["listen"].done():
                 await asyncio.sleep(0.01)
+            assert not connection.is_connected
             waiting = start(log.wait("3", after=1, timeout=LONG))
             await heard_of(log, 1)
             await append(log, lines(2, run_id="3"))
             await waiting
+
+    run(test)
+
+
+def test_what_is_told_while_it_is_looked_counts_more_than_the_look(valkey):
+    async def test():
+        prefix = fresh_prefix()
+        async with (
+            opened(valkey, prefix=prefix) as owner,
+            opened(valkey, prefix=prefix) as reader,
+        ):
+            await owner.begin(RUN, 1, lease=10, lines=0)
+            look = reader._waiting._look
+
+            async def late(names):
+                found = await look(names)
+                await append(owner, lines(1))
+                while not reader._waiting._runs[RUN].told:
+                    await asyncio.sleep(0.001)
+                return found
+
+            reader._waiting._look = late
+            await reader.wait(RUN, after=0, timeout=LONG)
+            await heard(reader)
+            await reader.wait(RUN, after=0, timeout=LONG)
 
     run(test)
 

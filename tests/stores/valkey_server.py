@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.servers import Valkey, binary
+from tests.faults.servers import binary
 
 _prefixes = itertools.count()
 
@@ -39,15 +39,48 @@ def own_valkey():
         yield server
 
 
+class Valkey:
+    """A server on a free port of loopback, with its append-only file in a folder."""
+
+    def __init__(self, folder, *, fsync="everysec"):
+        self.folder = Path(folder)
+        self.fsync = fsync
+        (self.port,) = _free_ports(1)
+        self.start()
+
+    @property
+    def url(self):
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self):
+        command = [binary(), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(self.folder), "--save", "", "--appendonly", "yes"]
+        command += ["--appendfsync", self.fsync]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            _until(lambda: asked(self.port, "PING").startswith((b"+PONG", b"-NOAUTH")))
+        except BaseException:
+            self.kill()
+            raise
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def close(self):
+        self.process.send_signal(signal.SIGCONT)
+        self.process.terminate()
+        self.process.wait()
+
+
 @contextlib.contextmanager
-def serving():
-    """Serve on loopback, with an append-only file in a folder that goes at the end."""
+def serving(*, fsync="everysec"):
+    """Serve, from a folder that goes at the end."""
     with tempfile.TemporaryDirectory(prefix="turnpipe-") as folder:
-        server = Valkey(folder)
+        server = Valkey(folder, fsync=fsync)
         try:
             yield server
         finally:
-            resume(server)
             server.close()
 
 
@@ -148,7 +181,9 @@ class Line:
     """A TCP proxy to a server, to cut between a request and its answer.
 
     `cut(n)`: the next `n` requests reach the server, and their answers nobody; their
-    connections break. `refuse` closes whoever connects; `swallow` answers nobody.
+    connections break. `breaks` is asked at each request and each answer whether the
+    connection breaks before it. `refuse` closes whoever connects; `swallow` answers
+    nobody.
     """
 
     def __init__(self, port):
@@ -156,6 +191,7 @@ class Line:
         self.refuse = False
         self.cuts = 0
         self.swallow = False
+        self.breaks = lambda: False
         self.connected = 0
         self._lines = set()
 
@@ -210,6 +246,8 @@ class Line:
     async def _onward(self, reader, writer):
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
+                if self.breaks():
+                    break
                 writer.write(data)
                 await writer.drain()
             writer.write_eof()
@@ -218,6 +256,8 @@ class Line:
         while data := await reader.read(1 << 16):
             if self.cuts:
                 self.cuts -= 1
+                return
+            if self.breaks():
                 return
             if self.swallow:
                 continue

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from ...stores.contract import Store
 
-SHORT_S: Final = 0.25
+SHORT_S: Final = 0.3
 """A lease that a test waits out, where the store's clock cannot be moved."""
 
 LONG_S: Final = 1_000.0
@@ -20,12 +20,13 @@ LONG_S: Final = 1_000.0
 class Place:
     """Fresh data for one test: `open` makes a store object on it, another each time.
 
-    `lapse` moves the store's clock on, or its leases back, so that every lease of at
-    most `LONG_S` seconds is over. Without it the tests take short leases, and wait.
+    A store that lives in its object alone is given each time. `advance(seconds)` moves
+    the store's clock on, or all the times it holds back. Without it the claims take
+    short leases, and wait; `drive` and `explore` need it.
     """
 
     open: Callable[[], Store]
-    lapse: Callable[[], Awaitable[None]] | None = None
+    advance: Callable[[float], Awaitable[None]] | None = None
     _opened: list[Store] = field(default_factory=list["Store"])
 
     def store(self) -> Store:
@@ -37,16 +38,17 @@ class Place:
     @property
     def lease(self) -> float:
         """Seconds of a lease that `lapsed` shall end."""
-        return LONG_S if self.lapse is not None else SHORT_S
+        return LONG_S if self.advance is not None else SHORT_S
 
     async def lapsed(self, store: Store, run_id: str) -> None:
         """Wait until the lease of a running run is over."""
-        if self.lapse is not None:
-            await self.lapse()
-        while run_id not in [run.id for run in await store.orphans(limit=10_000)]:
+        if self.advance is not None:
+            await self.advance(LONG_S + 1)
+        while (await store.status(run_id)).lapsed_s is None:
             await asyncio.sleep(SHORT_S / 10)
 
     async def close(self) -> None:
         """Close what was made."""
-        for store in self._opened:
+        opened, self._opened = self._opened, []
+        for store in opened:
             await store.close()

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from . import CLAIMS, Place, check, drive
+from . import CLAIMS, Place, check, drive, explore
 
 STEPS = 2_000
+EXAMPLES = 20
 
 
 @pytest.fixture
@@ -33,9 +34,9 @@ def test_a_claim_of_the_contract_holds(claim: str, place: Place) -> None:
 
 
 def test_random_calls_agree_with_the_model(place: Place) -> None:
-    """Drive it at random, where its leases can be let lapse."""
-    if place.lapse is None:
-        pytest.skip("its place has no lapse")
+    """Drive it at random, where its clock moves."""
+    if place.advance is None:
+        pytest.skip("its place's clock does not move: Place(open, advance)")
 
     async def run() -> None:
         try:
@@ -44,3 +45,10 @@ def test_random_calls_agree_with_the_model(place: Place) -> None:
             await place.close()
 
     asyncio.run(run())
+
+
+def test_no_short_sequence_of_calls_differs_from_the_model(place: Place) -> None:
+    """Let hypothesis look for one."""
+    if place.advance is None:
+        pytest.skip("its place's clock does not move: Place(open, advance)")
+    explore(place, examples=EXAMPLES)
