@@ -86,7 +86,8 @@ async def written(
 
     Raises: what the last try raised; a cancellation that somebody asked for at once.
     """
-    for left in range(retries, -1, -1):
+    left = retries
+    while True:
         try:
             value = write(row)
             if inspect.isawaitable(value):
@@ -100,3 +101,4 @@ async def written(
         again(error)
         await asyncio.sleep(backoff)
         backoff *= 2
+        left -= 1

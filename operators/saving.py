@@ -41,7 +41,8 @@ async def tried(
 
     Raises: what the last try raised; a cancellation that somebody asked for at once.
     """
-    for left in range(retries, -1, -1):
+    left = retries
+    while True:
         try:
             await saved(save, record, limit=limit)
         except BaseException as exc:
@@ -53,3 +54,4 @@ async def tried(
         again(error)
         await asyncio.sleep(backoff)
         backoff *= 2
+        left -= 1

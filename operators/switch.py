@@ -102,9 +102,9 @@ class _Way(Opened):
 
     def turn_failed(self, error: BaseException, k: int | None = None) -> None:
         """Keep the first failure for the switch to raise."""
+        assert k is not None, "only operators fail in a route"
         if self.failure is None:
-            if k is not None:
-                error.add_note(f"raised by {self.operators[k].name}, in a route")
+            error.add_note(f"raised by {self.operators[k].name}, in a route")
             self.failure = error
 
     def check(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import import_module
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NoReturn, TypeAlias, cast
 
 from ..errors import CompositionError
 
@@ -116,7 +116,7 @@ class _Compiler:
             program.confirm = ending
         return program
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, why: str) -> NoReturn:
         raise CompositionError(f"detector {self.name!r}: {self.pattern!r} {why}")
 
     # -- nodes
@@ -203,15 +203,12 @@ class _Compiler:
         """Take the conditions on the match's start off the tree."""
         program = self.program
         guards: list[Guard] = []
-        at = 0
-        for kind, value in tree:
-            guard = self.guard(str(kind), value)
-            if guard is None:
-                break
+        at = 0  # a pattern of conditions alone was refused before: it matches nothing
+        while (guard := self.guard(str(tree[at][0]), tree[at][1])) is not None:
             at += 1
             guards.append(guard)
         program.guards = tuple(guards)
-        if at < len(tree) and str(tree[at][0]) in ("ASSERT", "ASSERT_NOT"):
+        if str(tree[at][0]) in ("ASSERT", "ASSERT_NOT"):
             kind, (direction, inner) = tree[at]
             if direction < 0:
                 program.behind = self.behind(inner, wanted=str(kind) == "ASSERT")
@@ -303,7 +300,6 @@ class _Compiler:
             self.refuse(
                 "looks ahead without a bound: give the lookahead a largest length"
             )
-            return
         if direction < 0:
             program.before = max(program.before, width)
         else:

@@ -147,12 +147,12 @@ def edit_dict(
         name: Any = key
         before = ""
         if isinstance(key, str):
-            name = whole(scope, key, "")
+            shown = name = whole(scope, key, "")
             if name != key:
                 same = False
                 number = 2
                 while name in made or name in known:
-                    name = f"{name} {number}"
+                    name = f"{shown} {number}"
                     number += 1
             before = f'{key[-_CONTEXT:]}": "'
         edited = edit(value, whole, scope, before)

@@ -681,3 +681,15 @@ def test_what_makes_no_sense_is_refused_with_the_mend():
     assert operator.detail == {"kind": "guard", "mode": "hold", "window": 256}
     assert str(TurnBlocked()) == "the guard blocked the answer"
     assert str(TurnBlocked("rude")) == "the guard blocked the answer: rude"
+
+
+@modes
+def test_an_empty_delta_of_the_part_under_check_passes(mode):
+    async def run():
+        part = ev.text_part("a")
+        empty = {"type": ev.PART_UPDATED, "data": {"part": part, "delta": ""}}
+        events = [ev.delta(part, "good "), empty, ev.delta(part, "text")]
+        return await feed(guard(lambda text: None, mode=mode), events)
+
+    out = asyncio.run(run())
+    assert "".join([one["data"]["delta"] for one in out]) == "good text"

@@ -566,6 +566,23 @@ async def test_a_cost_that_a_call_reports_is_kept():
     assert (usage.cost, usage.currency) == (Decimal("0.5"), "EUR")
 
 
+async def test_a_reported_cost_without_a_currency_names_none():
+    call = {"model": "m", "inputTokens": 1, "outputTokens": 1}
+    kept = Kept(scripted(ev.llm_call(**call, cost="0.5")))
+    usage = kept.agree(await kept.run())
+    assert (usage.cost, usage.currency) == (Decimal("0.5"), None)
+    assert "currency" not in kept.calls()[0]
+
+
+@pytest.mark.parametrize("state", [None, "pending", {"input": {"x": {1}}}, {}])
+async def test_tool_input_that_cannot_be_read_is_not_estimated(state):
+    part = {"type": "tool", "id": "t", "tool": "f", "callID": "c", "state": state}
+    tool = {"type": ev.PART_UPDATED, "data": {"part": part}}
+    out = await feed(meter(PRICES), [tool, *deltas("x" * 40)])
+    alone = await feed(meter(PRICES), deltas("x" * 40))
+    assert out[-1] == alone[-1]
+
+
 async def test_the_turn_knows_its_usage_while_it_runs():
     seen = []
 

@@ -653,3 +653,28 @@ def test_a_record_does_not_depend_on_the_turn_going_on():
     record = turn.record()
     stage.on_event(ev.delta(part["data"]["part"], "{}"))
     assert record.parts == (part["data"]["part"],)
+
+
+async def test_drafts_may_be_saved_async_and_the_end_at_once():
+    saved = []
+    begun, gate = asyncio.Event(), asyncio.Event()
+
+    async def later(record):
+        begun.set()
+        await gate.wait()
+        saved.append(record.status)
+
+    def save(record):
+        if record.status == "streaming":
+            return later(record)
+        saved.append(record.status)
+        return None
+
+    async def source():
+        for one in deltas("a", "b"):
+            yield one
+        await begun.wait()
+        asyncio.get_running_loop().call_later(BEAT, gate.set)
+
+    outcome = await chat(source, save).start(IDENTITY).outcome()
+    assert (outcome.status, saved) == ("completed", ["streaming", "completed"])

@@ -229,3 +229,19 @@ def test_a_switch_describes_its_routes():
     operator = ops.switch({("b", "a", "c.*"): mark("1")})
     (described,) = (Pipeline(list) | operator).describe()["operators"]
     assert described["routes"] == {"a b c.*": ["1"]}
+
+
+def test_of_two_failures_in_one_route_the_first_is_raised():
+    class Fails:
+        shape = "flat_map"
+
+        def on_event(self, one):
+            return ()
+
+        def finish(self):
+            raise ValueError("finish")
+
+    route = ops.operator(Fails, name="one") | ops.operator(Fails, name="two")
+    with pytest.raises(ValueError, match="finish") as raised:
+        fed(ops.switch({"a": route}), [event("a")])
+    assert raised.value.__notes__ == ["raised by one, in a route"]

@@ -82,3 +82,22 @@ def test_it_tells_whether_it_is_whole():
     assert not text.complete
     text.feed('"}')
     assert text.complete
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [r'"a\u12\n b"', r'"a\u12"', r'"a\u\u0041"', r'"\ud83d\u12\\x"', r'"\u1\"x"'],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_an_escape_that_is_none_stays_as_it_is(raw, size):
+    assert edited(*chop(raw, [size])) == raw
+
+
+@pytest.mark.parametrize("rest", ['"}', 'kkk"}', 'kkk", "b": "see you"}'])
+def test_a_secret_that_was_cut_short_in_a_string_ends_with_it(rest):
+    text = JsonText(begin)
+    out = text.feed('{"a": "' + KEY[:20]) + text.flush()
+    out += text.feed(rest) + text.flush(last=True)
+    said = json.loads(out)
+    assert said["a"] == '["API_KEY"]'
+    assert said.get("b", "see you") == "see you"

@@ -149,3 +149,45 @@ def test_words_are_whole_whatever_their_case_and_spacing():
 
 def test_a_detector_shows_its_name_only():
     assert repr(Detector.words("NAME", ["secret"])) == "<detector NAME>"
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"(?=ab)a\w{1,2}",
+        r"(?<=ab)x",
+        r"(?<!ab)x",
+        r"(?<=a$)b",
+        r"^ab",
+        r"(?m)^ab",
+        r"(?:a|a)b",
+        r"\Bab",
+        r"(?!x)yz",
+        r"(?<!(?<=q)a)bc",
+        r"a(?:b|(?=c))",
+        r"x(?=(a))",
+        r"x(?!(a))",
+        r"ab\Z",
+        r"a(?<=xa)b",
+        r"ab$",
+        r"$ab",
+        r"(?<=[ab])(?<!a)x",
+        r"(?:a*b*)*c",
+        r"(?:a?){2}b",
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "ab\nab",
+        "xabc ab abx",
+        "abx aax x",
+        "qabc abc bc",
+        "yz xyz ac",
+        "xa xb",
+        "aab",
+    ],
+)
+def test_a_pattern_of_any_kind_finds_what_re_finds(pattern, text):
+    assert masked(regex(pattern, 10), text) == re.sub(pattern, "[X]", text)

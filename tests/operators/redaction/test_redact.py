@@ -358,3 +358,88 @@ async def test_a_secret_beyond_its_limit_is_kept_whole_in_the_vault():
     key = "sk-" + "Ab1" * 1000
     await feed(redact(*detectors.DEFAULT, vault=vault), deltas(*chop(f"{key} x", [7])))
     assert vault == {"[API_KEY_1]": key}
+
+
+async def test_a_part_whose_text_is_written_anew_is_redacted_anew():
+    def shown(text):
+        return {"type": ev.PART_UPDATED, "data": {"part": {**TEXT, "text": text}}}
+
+    out = await feed(ALL, [shown(f"I am {MAIL} now"), shown(f"No: {KEY} it is")])
+    assert out[-1]["data"]["part"]["text"] == "No: [API_KEY] it is"
+    assert out[0]["data"]["part"]["text"].startswith("I am [EMAIL]")
+
+
+async def test_a_part_that_says_nothing_passes_as_the_object_that_came():
+    event = {"type": ev.PART_UPDATED, "data": {"part": {**TEXT}}}
+    assert (await feed(ALL, [event]))[0] is event
+
+
+async def test_what_stands_beside_no_part_is_redacted():
+    event = {"type": ev.PART_UPDATED, "data": {"part": None, "note": MAIL}}
+    assert (await feed(ALL, [event]))[0]["data"] == {"part": None, "note": "[EMAIL]"}
+
+
+async def test_a_scope_that_is_left_alone_passes_at_once():
+    reasoning = ev.delta(OTHER, "mail ")
+    events = [reasoning, ev.delta(OTHER, MAIL), ev.delta(TEXT, MAIL)]
+    out = await feed(redact(*detectors.DEFAULT, scopes=["text"]), events)
+    assert out[0] is reasoning
+    assert text_of(out, "b") == f"mail {MAIL}"
+    assert text_of(out, "a") == "[EMAIL]"
+
+
+async def test_keys_that_become_alike_are_numbered():
+    data = {MAIL: 1, "b@example.org": 2, 3: MAIL, "[EMAIL]": 5}
+    (out,) = await feed(ALL, [{"type": "x", "data": data}])
+    assert out["data"] == {"[EMAIL] 2": 1, "[EMAIL] 3": 2, 3: "[EMAIL]", "[EMAIL]": 5}
+
+
+async def test_a_replacement_may_be_a_function_of_name_and_text():
+    op = redact(
+        *detectors.DEFAULT, replacement=lambda name, text: f"<{name}{len(text)}>"
+    )
+    assert text_of(await feed(op, deltas(f"at {MAIL}."))) == f"at <EMAIL{len(MAIL)}>."
+
+
+async def test_a_vault_keeps_a_number_that_is_taken():
+    vault = {"[EMAIL_1]": "somebody else"}
+    op = redact(*detectors.DEFAULT, vault=vault)
+    assert text_of(await feed(op, deltas(f"at {MAIL}."))) == "at [EMAIL_2]."
+    assert vault == {"[EMAIL_1]": "somebody else", "[EMAIL_2]": MAIL}
+
+
+async def test_a_vault_that_lost_an_entry_is_given_it_again():
+    vault = {}
+    op = redact(*detectors.DEFAULT, vault=vault, on_match=lambda name, scope: None)
+    assert text_of(await feed(op, deltas(f"{MAIL} "))) == "[EMAIL_1] "
+    vault.clear()
+    assert text_of(await feed(op, deltas(f"{MAIL} "))) == "[EMAIL_1] "
+    assert vault == {"[EMAIL_1]": MAIL}
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 1000])
+async def test_a_placeholder_that_may_be_a_longer_one_waits(size):
+    table = {"[A]": "one", "[A][B]": "both", "[A][B][C]": "all"}
+    text = "x [A][B][C] [A][B][ [A][ [A]"
+    out = await feed(restore(table), deltas(*chop(text, [size])))
+    assert text_of(out) == "x all both[ one[ one"
+
+
+async def test_a_vault_takes_what_a_function_makes():
+    vault = {}
+    op = redact(detectors.EMAIL, vault=vault, replacement=lambda name, text: "<mail>")
+    assert (
+        text_of(await feed(op, deltas(f"at {MAIL}, b@c.de."))) == "at <mail>, <mail>."
+    )
+    assert vault == {"<mail>": "b@c.de"}
+
+
+async def test_a_vault_that_forgets_is_not_given_the_rest_of_a_secret():
+    class Forgets(dict):
+        def __setitem__(self, key, value):
+            pass
+
+    note = {"type": "note"}
+    op = redact(*detectors.DEFAULT, vault=Forgets())
+    out = await feed(op, [*deltas(KEY[:20]), note, *deltas(KEY[20:], ". Hm")])
+    assert KEY[20:] not in str(out)

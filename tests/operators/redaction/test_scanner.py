@@ -5,8 +5,10 @@ import time
 
 import pytest
 
+from operators.redaction import automaton
 from operators.redaction import detectors as shipped
 from operators.redaction.detector import Detector
+from operators.redaction.editor import _Untouched
 from operators.redaction.scanner import RedactionOverflow, Rules, Scanner
 from operators.testing import chop, chunkings
 
@@ -258,3 +260,76 @@ def test_the_states_stay_bounded_whatever_comes():
     out = rules.redact(text + "c", named)
     assert out.endswith("[A]")
     assert len(rules.main._states) <= 4000
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("ababcx", "[A][C]x"),
+        ("abbbbx abcd", "[A]x [B]"),
+        ("abb", "[A]"),
+        ("abbd", "[B]"),
+        ("abbbd", "[B]"),
+        ("abbbbd", "[A]d"),
+        ("aab <b", "[D] <b"),
+        ("acbx", "acbx"),
+    ],
+)
+def test_limits_of_several_detectors_at_once_in_every_cut(text, shown):
+    detectors = [
+        regex("A", "ab+", 3),
+        regex("B", "a[bc]+d", 5),
+        regex("C", "abc"),
+        regex("D", "aab"),
+    ]
+    rules = Rules(detectors)
+    assert rules.redact(text, named) == shown
+    for pieces in chunkings(text):
+        one = Scanner(rules, named)
+        assert "".join([one.feed(piece) for piece in pieces]) + one.flush() == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("x <aaa> b", "x [K]"),
+        ("x <aaaab b", "x [A] b"),
+        ("x <aaaaaaaaaaaa b", "x [K]"),
+        ("x <aab aab", "x [A] [B]"),
+    ],
+)
+def test_a_block_whose_opener_is_a_longer_match_takes_the_rest(text, shown):
+    block = Detector.block("K", "<a+", "a>", max_len=8)
+    rules = Rules([block, regex("A", "<a+b?", 4), regex("B", "aab")])
+    whole = rules.redact(text, named)
+    for pieces in chunkings(text):
+        one = Scanner(rules, named)
+        assert "".join([one.feed(piece) for piece in pieces]) + one.flush() == whole
+    assert whole == shown
+
+
+@pytest.mark.parametrize("rest", [1, 3, 3_000, 9_000])
+def test_what_goes_on_after_an_end_is_masked_however_long_and_often_it_ends(rest):
+    one = Scanner(ALL, named)
+    out = one.feed(KEY[:20]) + one.flush()
+    for _ in range(3):
+        out += one.feed("k" * rest) + one.flush()
+    out += one.feed("k. Then") + one.flush()
+    assert out == "[API_KEY]. Then"
+
+
+def test_what_was_found_before_is_found_again_however_much_came_between(monkeypatch):
+    monkeypatch.setattr(automaton, "_MOST_RUNS", 20)
+    rules = Rules(shipped.DEFAULT)
+    for k in range(200):
+        one = Scanner(rules, named)
+        out = "".join([one.feed(p) for p in (f"w{k} ", f"m{k}", "@b.co ", f"{k}x")])
+        assert out + one.flush() == f"w{k} [EMAIL] {k}x"
+
+
+def test_a_text_left_alone_holds_nothing():
+    text = _Untouched()
+    assert (text.feed(KEY), text.held, text.flush(), text.flush(last=True)) == (
+        *(KEY, 0),
+        *("", ""),
+    )
