@@ -36,4 +36,4 @@ def complete(
             turn.log(f"{label} raised", failure_of(exc), operator=label)
 
     stage = Stage(settle=settle, by_turn=True)
-    return Operator(label, lambda turn: stage, detail={"kind": "complete"}, fixed=True)
+    return Operator(label, stage=stage, detail={"kind": "complete"})

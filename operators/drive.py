@@ -33,14 +33,18 @@ if TYPE_CHECKING:
 class Hooks:
     """Which stages have what, by position: alike for all turns of fixed operators."""
 
-    __slots__ = ("close", "envelope", "finish", "settle")
+    __slots__ = ("close", "envelope", "finish", "kept", "opening", "settle")
 
-    def __init__(self, stages: Sequence[Stage]) -> None:
-        """Look the stages over.
+    def __init__(self, operators: Sequence[Operator], stages: Sequence[Stage]) -> None:
+        """Look the stages over, and which of them every turn opens anew.
 
         What a `through` holds is older than what any stage before it does: so these
         finish first, the last of them first.
         """
+        self.kept = [op.stage for op in operators]
+        self.opening = tuple(
+            [(k, op.open) for k, op in enumerate(operators) if op.stage is None]
+        )
         numbered = list(enumerate(stages))
         held = [k for k, stage in numbered if stage.finish and stage.through]
         self.finish = (
@@ -90,19 +94,28 @@ class Opened:
         self.finished: set[int] | None = None
         self.closed = 0
         self.ended = False
-        stages: list[Stage] = []
-        for op in operators:
+        stages: list[Any]
+        opening: Iterable[tuple[int, Callable[[TurnContext], Stage]]]
+        if hooks is None:
+            stages = [None] * len(operators)
+            opening = enumerate([op.open for op in operators])
+        else:
+            stages = [*hooks.kept]
+            opening = hooks.opening
+        for k, open_ in opening:
             try:
-                stages.append(op.open(turn))
+                stages[k] = open_(turn)
             except Exception as exc:  # the turn fails in order, with its envelope
-                self.broken = self.broken or (len(stages), exc)
-                stages.append(Stage())
+                self.broken = self.broken or (k, exc)
+                stages[k] = Stage()
         if debug:
             opened = zip(operators, stages, strict=True)
             stages = [watched(op, stage, turn) for op, stage in opened]
-        self.stages = tuple(stages)
-        self.hooks = Hooks(stages) if hooks is None or self.broken else hooks
-        self.envelope = self.hooks.envelope
+        self.stages: tuple[Stage, ...] = tuple(stages)
+        if hooks is None or self.broken is not None:
+            hooks = Hooks(operators, self.stages)
+        self.hooks = hooks
+        self.envelope = hooks.envelope
 
     @property
     def status(self) -> Status:
@@ -241,14 +254,15 @@ class Opened:
             if self.ended:
                 return
             stage = stages[k]
-            if stage.settle is None or not (
+            if not (
                 drained
                 or stage.when == "always"
                 or (stage.when == "needed" and k < needed)
             ):
                 continue
+            hook: Any = stage.settle  # it has one: it is among the hooks
             try:
-                value = stage.settle(self.turn) if stage.by_turn else stage.settle()
+                value = hook(self.turn) if stage.by_turn else hook()
                 if value is not None and inspect.isawaitable(value):
                     await resolved(value)
             except BaseException as exc:
@@ -274,7 +288,7 @@ class Opened:
         while self.closed < len(self.hooks.close):
             stage = self.stages[self.hooks.close[self.closed]]
             self.closed += 1
-            hook = cast("Callable[..., object]", stage.close)  # it is among the hooks
+            hook: Any = stage.close  # it has one: it is among the hooks
             try:
                 value = hook(self.turn) if stage.by_turn else hook()
             except BaseException as exc:

@@ -22,13 +22,11 @@ class Heartbeat(Operator):
 
     def __init__(self, every: float, pad: int, until: Until) -> None:
         """Describe the beats."""
-        stage = Stage()
         super().__init__(
             "heartbeat",
-            lambda turn: stage,
+            stage=Stage(),
             detail={"kind": "heartbeat", "every": every, "pad": pad, "until": until},
             once=True,
-            fixed=True,
         )
         object.__setattr__(self, "every", every)
         object.__setattr__(self, "pad", pad)

@@ -71,7 +71,7 @@ def _of(
     label = name or f"{shape}({name_of(function)})"
     if bind is None:
         stage = Stage(function, shape=shape, awaits=awaits, types=wanted)
-        return Operator(label, lambda turn: stage, detail={"kind": shape}, fixed=True)
+        return Operator(label, stage=stage, detail={"kind": shape})
     bound = bind
 
     def open_(turn: TurnContext) -> Stage:

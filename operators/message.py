@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from .event import LLM_CALL, PART_UPDATED
 from .part import DICT, TEXTUAL, GrowingPart, key_of
@@ -96,7 +96,8 @@ class Message:
         """Tell a part's type; one that does not say is of the type it was before."""
         kind: Any = part.get("type")
         if kind.__class__ is str:
-            return cast("str", kind)
+            named: str = kind
+            return named
         if kind is not None:
             return repr(kind)
         before = self._entries.get(key_of(part))

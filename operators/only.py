@@ -24,9 +24,7 @@ def only(*types: str) -> Operator:
 
     stage = Stage(passes, shape="filter", awaits=False)
     detail = {"kind": "only", "types": list(kinds)}
-    return Operator(
-        f"only({', '.join(kinds)})", lambda turn: stage, detail=detail, fixed=True
-    )
+    return Operator(f"only({', '.join(kinds)})", stage=stage, detail=detail)
 
 
 def drop(*types: str) -> Operator:
@@ -51,6 +49,4 @@ def drop(*types: str) -> Operator:
     exact = None if unwanted.prefixes else unwanted.exact
     stage = Stage(passes, shape="filter", awaits=False, types=exact)
     detail = {"kind": "drop", "types": list(kinds)}
-    return Operator(
-        f"drop({', '.join(kinds)})", lambda turn: stage, detail=detail, fixed=True
-    )
+    return Operator(f"drop({', '.join(kinds)})", stage=stage, detail=detail)

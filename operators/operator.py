@@ -169,19 +169,30 @@ class Operator(Composable):
 
     `name` shows in tracebacks, `explain` and `describe`; `detail` in `describe`. `once`
     operators stand once in a pipeline; `needs` names an operator that must stand
-    before. One that is `fixed` opens stages of one shape in every turn, so the plan of
-    a pipeline is looked up once. One that `guards` is never bypassed: what it cannot
+    before. One that keeps nothing between events gives its one `stage` instead, for all
+    turns. One that is `fixed` opens stages of one shape in every turn, so the plan of a
+    pipeline is looked up once. One that `guards` is never bypassed: what it cannot
     process loses its free text. Subclass it and write `open`, or give the opener to
     `operator`.
     """
 
-    __slots__ = ("_open", "detail", "fixed", "guards", "name", "needs", "once")
+    __slots__ = (
+        "_open",
+        "detail",
+        "fixed",
+        "guards",
+        "name",
+        "needs",
+        "once",
+        "stage",
+    )
 
     def __init__(
         self,
         name: str,
         open: Callable[[TurnContext], Stage] | None = None,  # noqa: A002 - its verb
         *,
+        stage: Stage | None = None,
         detail: Mapping[str, Any] | None = None,
         once: bool = False,
         needs: str | None = None,
@@ -192,11 +203,12 @@ class Operator(Composable):
         set_ = object.__setattr__
         set_(self, "name", name)
         set_(self, "_open", open)
+        set_(self, "stage", stage)
         set_(self, "detail", dict(detail or {}))
         set_(self, "once", once)
         set_(self, "needs", needs)
         set_(self, "guards", guards)
-        set_(self, "fixed", fixed)
+        set_(self, "fixed", fixed or stage is not None)
 
     if TYPE_CHECKING:
         name: str
@@ -205,6 +217,7 @@ class Operator(Composable):
         needs: str | None
         guards: bool
         fixed: bool
+        stage: Stage | None
         _open: Callable[[TurnContext], Stage] | None
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
@@ -217,7 +230,9 @@ class Operator(Composable):
         return (self,)
 
     def open(self, turn: TurnContext) -> Stage:
-        """Make the stage of one turn."""
+        """Make the stage of one turn, or give the one of all turns."""
+        if self.stage is not None:
+            return self.stage
         if self._open is None:
             raise CompositionError(
                 f"operator {self.name!r} has no open(turn): write one, or pass it as "

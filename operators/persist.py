@@ -122,7 +122,8 @@ def persist(
     stage = Stage(settle=settle, when="always" if partial else "drained", by_turn=True)
     return Operator(
         label,
-        open_drafting if every is not None else lambda turn: stage,
+        open_drafting if every is not None else None,
+        stage=stage if every is None else None,
         detail={
             "kind": "persist",
             "partial": partial,

@@ -77,7 +77,7 @@ def tap(
 
     if bind is None:
         stage = Stage(function, awaits=awaits, types=wanted, on_error=on_error)
-        return Operator(label, lambda turn: stage, detail=detail, fixed=True)
+        return Operator(label, stage=stage, detail=detail)
     bound = bind
 
     def open_(turn: TurnContext) -> Stage:

@@ -55,6 +55,4 @@ def trace_flush(
         return handed_over(turn, value, turn.wait_until)
 
     stage = Stage(close=close, by_turn=True)
-    return Operator(
-        label, lambda turn: stage, detail={"kind": "trace_flush"}, fixed=True
-    )
+    return Operator(label, stage=stage, detail={"kind": "trace_flush"})

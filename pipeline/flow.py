@@ -63,7 +63,8 @@ class Flow(Settlement):
             made = self._recipe.call_source(self.context)
             if made.__class__ is AsyncGeneratorType:  # the usual source
                 self._iterators.append(made)
-                return cast("AsyncIterator[Any]", made)
+                opened: AsyncIterator[Any] = made
+                return opened
             if inspect.isawaitable(made) and not hasattr(made, "__aiter__"):
                 made = await made
             if isinstance(made, ChatTurnProducer):

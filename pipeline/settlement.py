@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextvars import Context, copy_context
 from functools import partial
-from types import AsyncGeneratorType
+from types import AsyncGeneratorType, coroutine
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from operators.drive import Opened, called, code_of, failure_of
@@ -130,7 +130,8 @@ class Settlement:
         turn.ending = ending
         envelope = self._opened.envelope
         if envelope >= 0 and ending.drained:
-            reported = cast("Any", self._opened.stages[envelope].envelope).reported
+            lifecycle: Any = self._opened.stages[envelope].envelope
+            reported = lifecycle.reported
             if reported is not None:
                 ending.status = "failed"
                 code = reported.get("code")
@@ -286,7 +287,7 @@ class Settlement:
         self._settled_at = self.context.clock()
         self._advance(SETTLED)
         # The reader takes the last lines first; one that does not come is not waited for.
-        self._closer = self._loop.call_soon(self._close)
+        self._closer = self._loop.call_soon(self._close, context=self._context)
 
     def _encoded(self, out: list[Event]) -> Iterable[Any]:
         encode = self._encode[0]
@@ -426,7 +427,7 @@ class Settlement:
         if self._state < state:
             # Settlement's task runs before this one's next step: mostly that is all.
             try:
-                await asyncio.sleep(0)
+                await _next_step()
             except asyncio.CancelledError:
                 cancelled = True
             if self._state == SETTLING and self._timer is None:
@@ -465,6 +466,12 @@ class Settlement:
             first_event_s=None if first is None else first - self._started_at,
             duration_s=self._settled_at - self._started_at,
         )
+
+
+@coroutine
+def _next_step() -> Generator[None, None, None]:
+    """Let others have a turn of the loop: as `asyncio.sleep(0)`, in one call less."""
+    yield
 
 
 def _see_it_through() -> None:
