@@ -101,6 +101,32 @@ class Line:
         return call
 
 
+class Moments:
+    """A store that calls `reached` at its nth moment: as a call begins, or has ended."""
+
+    def __init__(self, store, n):
+        self.store = store
+        self.left = n
+        self.reached = None
+
+    def __getattr__(self, name):
+        method = getattr(self.store, name)
+
+        async def call(*args, **options):
+            self._pass()
+            try:
+                return await method(*args, **options)
+            finally:
+                self._pass()
+
+        return call
+
+    def _pass(self):
+        if self.left == 0:
+            self.reached()
+        self.left -= 1
+
+
 async def bury(*tasks):
     """Take a dead worker's tasks out of the loop: its line is cut, so it writes nothing."""
     own = [

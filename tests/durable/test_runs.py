@@ -24,6 +24,7 @@ from .durable_support import (
     OTHER,
     InMemory,
     Line,
+    Moments,
     Sudden,
     bury,
     run,
@@ -651,14 +652,18 @@ def test_a_cancelled_caller_stops_the_step_and_gives_the_lease_back(backend):
 
 
 def test_a_caller_may_be_cancelled_anywhere_and_the_run_goes_on_at_once(backend):
-    """Cancel at every moment of a run: then another worker completes it."""
+    """Cancel at every moment of a run: then another worker completes it.
+
+    The moments are the steps of the loop where the store takes none of its own, else
+    what lies before, in and after every call of the store.
+    """
 
     async def test():
         store = backend.open()
         in_process = isinstance(backend, InMemory)
-        completed = False
         at = 0
-        while not completed:
+        interrupted = True
+        while interrupted:
             run_id = f"r{at}"
 
             async def task(ctx):
@@ -668,23 +673,28 @@ def test_a_caller_may_be_cancelled_anywhere_and_the_run_goes_on_at_once(backend)
                 )
                 return [one, *two]
 
-            first = asyncio.create_task(run_durable(run_id, MANIFEST, store, task))
             if in_process:
+                first = asyncio.create_task(run_durable(run_id, MANIFEST, store, task))
                 for _ in range(at):
                     await asyncio.sleep(0)
+                interrupted = first.cancel()
             else:
-                await asyncio.wait((first,), timeout=at * 0.0021)
-            first.cancel()
+                moments = Moments(store, at)
+                first = asyncio.create_task(
+                    run_durable(run_id, MANIFEST, moments, task)
+                )
+                moments.reached = first.cancel
+                await asyncio.wait((first,))
+                interrupted = moments.left < 0
             try:
                 assert (await first).result == [1, 2, 3]
-                completed = True
             except asyncio.CancelledError:
-                pass
+                assert interrupted
             done = await run_durable(run_id, MANIFEST, store, task)
             assert done.result == [1, 2, 3]
             assert done.record.status == "completed"
             at += 1
-        assert at > 5
+        assert at > 12
 
     run(backend, test)
 
