@@ -231,7 +231,7 @@ def test_the_input_comes_from_the_request_or_a_function(
         ("hi", {"input": lambda _turn: None}),
         ("hi", {"metadata": {1, 2}}),
     ],
-    ids=repr,
+    ids=["no request", "no messages", "no input", "metadata that is not JSON"],
 )
 def test_a_request_that_asks_nothing_fails_before_anything_is_sent(
     request_: Any, more: Any
