@@ -67,13 +67,18 @@ class Postgres:
 
     def start(self):
         """Start it again, after a kill: it replays its log."""
+        folder = Path(self.server.pgdata)
+        if not _lives(self.server.get_pid()):  # dead, though nobody may have reaped it
+            for lock in (folder / "postmaster.pid", *folder.glob(".s.PGSQL.*.lock")):
+                lock.unlink(missing_ok=True)
         self.server.ensure_postgres_running()
 
     def close(self):
         """Stop it at once: nobody needs what it kept."""
         parent = self.server.get_pid()
         if parent is not None:
-            os.kill(parent, signal.SIGQUIT)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(parent, signal.SIGQUIT)
             while _lives(parent):
                 time.sleep(0.01)
 

@@ -37,12 +37,13 @@ pytestmark = pytest.mark.usefixtures("transport")
 
 KEY = "sk-very-secret-0123456789"
 QUICK: dict[str, Any] = {
-    "first_event": 0.3,
-    "idle": 0.3,
+    "first_event": 5.0,
+    "idle": 5.0,
     "backoff": 0.01,
     "attempts": 2,
     "reconnects": 2,
 }
+SHORT = {"first_event": 0.3, "idle": 0.3}
 GOOD = [head(), sse(None, text("hi")), sse(None, COMPLETED)]
 
 
@@ -53,7 +54,7 @@ def a_run(request: object = "hi", execution_id: str = "p:s:0") -> TurnContext:
 
 
 def answered(
-    *scripts: list[Step], within: float = 2.0, **more: Any
+    *scripts: list[Step], within: float = 4.0, **more: Any
 ) -> tuple[list[Any], Exception | None, Server]:
     """Run one turn against these answers; all of it is closed afterwards."""
 
@@ -418,21 +419,21 @@ PING = b": ping\n\n" + sse(None, {"type": "ping"})
         ([head(), PING, PING, "hang"], {}, "source.timeout.first_event"),
         ([head(), sse("1", text("a")), "hang"], {}, "source.timeout.idle"),
         ([head(), sse("1", text("a")), PING, "hang"], {}, "source.timeout.idle"),
-        ([head(), sse("1", text("a")), "hang"], {"idle": 5, "total": 0.3},
+        ([head(), sse("1", text("a")), "hang"], {"idle": 5.0, "total": 0.3},
          "source.timeout.total"),
     ],
 )  # fmt: skip
 def test_deadlines_pass_and_pings_do_not_count(
     script: Any, more: Any, code: str
 ) -> None:
-    _, failure, _ = answered(script, **more)
+    _, failure, _ = answered(script, **{**SHORT, **more})
     assert isinstance(failure, SourceTimeout)
     assert failure.code == code
 
 
 def test_a_deadline_after_the_answer_was_whole_is_its_end() -> None:
     last = sse(None, {"type": "result", "data": {"finalText": "a"}})
-    events, failure, _ = answered([head(), sse(None, text("a")), last, "hang"])
+    events, failure, _ = answered([head(), sse(None, text("a")), last, "hang"], **SHORT)
     assert failure is None
     assert text_of(events) == "a"
 
